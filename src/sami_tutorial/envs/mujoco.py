@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import copy
 import math
+import warnings
 from typing import Any, ClassVar
 
 import gymnasium as gym
@@ -25,8 +26,12 @@ from sami_tutorial.envs.context import ContextSampler, Task
 
 Array = NDArray[np.float64]
 
-_FEATURE_FIELDS = ("body_mass", "dof_damping")
-_DERIVED_FIELDS = (
+_CONTEXT_FIELDS = (
+    # Set from the features,
+    "body_mass",
+    "dof_damping",
+    "geom_rgba",
+    # and what MuJoCo derives from the masses.
     "actuator_acc0",
     "body_invweight0",
     "body_subtreemass",
@@ -34,15 +39,34 @@ _DERIVED_FIELDS = (
     "dof_invweight0",
     "tendon_invweight0",
 )
-"""What MuJoCo computes from the masses; ``mj_setConst`` renews it."""
+"""Every field of the model that a context can change."""
+
+_DEAD_LIMB = (0.25, 0.25, 0.3, 1.0)  # red, green, blue, opacity
+
+
+def _side_view(distance: float, elevation: float) -> dict[str, Any]:
+    """A camera beside the body that moves along with it; metres and degrees."""
+    return {
+        "type": mujoco.mjtCamera.mjCAMERA_TRACKING,
+        "trackbodyid": 1,
+        "distance": distance,
+        "elevation": elevation,
+        "azimuth": 90.0,
+    }
+
+
+def _metadata(render_fps: int) -> dict[str, Any]:
+    """What Gymnasium asks of an environment that can be drawn: modes, and real time in frames/s."""
+    modes = ["human", "rgb_array", "depth_array", "rgbd_tuple"]
+    return {"render_modes": modes, "render_fps": render_fps}
 
 
 class ContextualMujocoEnv(MujocoEnv):
     """A MuJoCo body whose dynamics are set anew at every reset.
 
-    Features: ``mass`` multiplies every link's mass (its inertia tensor and shape stay, as in the
-    paper's experiments), ``damping`` every joint's damping, and ``crippled_<i>`` = 1 disconnects
-    motor ``i``: its control is zero and costs nothing.
+    ``mass`` multiplies the mass of every link (not its rotational inertia, as in the paper's
+    official code), ``damping`` that of every joint. ``crippled_<i>`` = 1 disconnects motor ``i``:
+    its control is zero, costs nothing, and the limb it drives is drawn dark.
 
     Args:
         split: the task set from which each reset draws a context: ``"train"``, ``"moderate"``,
@@ -53,20 +77,18 @@ class ContextualMujocoEnv(MujocoEnv):
     (float32, in the order of ``context_features``) reports it on reset and on every step.
 
     Raises:
-        ContextError: for an unknown split, feature or value out of range.
+        ContextError: for an unknown split, an unknown feature or a value out of range.
         ValueError: for an action of the wrong shape or with a value that is not finite.
     """
 
+    # A body sets these, and the methods at the end of the class.
     task: ClassVar[Task]
-    xml_file: ClassVar[str]
+    xml_file: ClassVar[str]  # in gymnasium/envs/mujoco/assets
     physics_steps: ClassVar[int]  # per environment step
     observation_size: ClassVar[int]
-    control_cost: ClassVar[float]
+    control_cost: ClassVar[float]  # reward lost per unit of squared action
+    alive_bonus: ClassVar[float]  # reward of every step
     camera: ClassVar[dict[str, Any]]
-
-    metadata: dict[str, Any] = {  # noqa: RUF012  (Gymnasium's own attribute)
-        "render_modes": ["human", "rgb_array", "depth_array", "rgbd_tuple"]
-    }
 
     def __init__(self, split: str = "train", **kwargs: Any):
         space = self.task.space
@@ -78,44 +100,61 @@ class ContextualMujocoEnv(MujocoEnv):
             gym.spaces.Box(-np.inf, np.inf, (self.observation_size,), np.float64),
             **{"default_camera_config": self.camera, **kwargs},
         )
-        self.metadata = {**self.metadata, "render_fps": round(1 / self.dt)}
-        self._seconds = self.dt
         self._nominal_model = copy.copy(self.model)
         self._set_context(space.vector({}))
+        # MuJoCo updates these arrays in place; fetching one from its data costs microseconds.
+        self._qpos, self._qvel = self.data.qpos, self.data.qvel
+        self._ctrl, self._warm_start = self.data.ctrl, self.data.qacc_warmstart
+        self._step_seconds = self.dt
+
+    def _initialize_simulation(self) -> tuple[mujoco.MjModel, mujoco.MjData]:
+        with warnings.catch_warnings():
+            # Of no use to our readers: an attribute in Gymnasium's half_cheetah.xml is deprecated.
+            warnings.filterwarnings("ignore", message=".*settotalmass")
+            model = mujoco.MjSpec.from_file(self.fullpath).compile()
+        screen = model.vis.global_
+        screen.offwidth = max(screen.offwidth, self.width)
+        screen.offheight = max(screen.offheight, self.height)
+        return model, mujoco.MjData(model)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Array, dict[str, Any]]:
-        gym.Env.reset(self, seed=seed)  # np_random must be seeded before the context is drawn
+        gym.Env.reset(self, seed=seed)  # seeds np_random, from which the context is drawn
         self._set_context(self._sampler.from_options(options, self.np_random))
         return super().reset(options=options)
 
-    def step(self, action: NDArray[np.floating]) -> tuple[Array, float, bool, bool, dict[str, Any]]:
+    def reset_model(self) -> Array:
+        self.set_state(*self._initial_state())
+        return self._observe(x_velocity=0.0)
+
+    # The base class declares an info of plain numbers; ours carries the context, an array.
+    def step(  # type: ignore[override]
+        self, action: NDArray[np.floating]
+    ) -> tuple[Array, float, bool, bool, dict[str, Any]]:
         control = np.asarray(action, dtype=np.float64)
-        if control.shape != (self.model.nu,):
-            raise ValueError(f"action has shape {control.shape}; expected ({self.model.nu},)")
-        control = control * self._motor_works
+        if control.shape != self._motor_power.shape:
+            raise ValueError(
+                f"action has shape {control.shape}; give one number per motor, "
+                f"shape {self._motor_power.shape}"
+            )
+        control = control * self._motor_power
         effort = float(control @ control)
         if not math.isfinite(effort):
             raise ValueError(f"action is {action}; give finite numbers from -1 to 1")
 
-        data = self.data
-        data.ctrl[:] = control
-        # The solver starts cold, so that a step depends on position, velocity and action alone.
-        data.qacc_warmstart[:] = 0.0
-        x_before = data.qpos[0]
-        mujoco.mj_step(self.model, data, self.physics_steps)
-        x_velocity = float(data.qpos[0] - x_before) / self._seconds
+        self._ctrl[:] = control
+        # The contact solver starts cold at every step, so that what follows depends on position,
+        # velocity and action alone.
+        self._warm_start[:] = 0.0
+        x_before = float(self._qpos[0])
+        mujoco.mj_step(self.model, self.data, self.physics_steps)
+        x_velocity = (float(self._qpos[0]) - x_before) / self._step_seconds
 
-        reward = self._reward(x_velocity) - self.control_cost * effort
         if self.render_mode == "human":
             self.render()
-        return self._observation(x_velocity), reward, False, False, self._info()
-
-    def reset_model(self) -> Array:
-        position_noise, velocity_noise = self._reset_noise()
-        self.set_state(self.init_qpos + position_noise, self.init_qvel + velocity_noise)
-        return self._observation(x_velocity=0.0)
+        reward = self._reward(x_velocity, effort)
+        return self._observe(x_velocity), reward, False, False, self._info()
 
     def _get_reset_info(self) -> dict[str, Any]:
         return self._info()
@@ -124,41 +163,42 @@ class ContextualMujocoEnv(MujocoEnv):
         return {"context": self._context.copy()}
 
     def _set_context(self, vector: Array) -> None:
-        """Scales the nominal model: never the model of the previous episode."""
+        """Scales the nominal model, never the model that the last episode left behind."""
         context = self.task.space.as_dict(vector)
         model, nominal = self.model, self._nominal_model
-        for field in (*_FEATURE_FIELDS, *_DERIVED_FIELDS):
+        for field in _CONTEXT_FIELDS:
             getattr(model, field)[...] = getattr(nominal, field)
+
         model.body_mass *= context["mass"]
         model.dof_damping *= context["damping"]
         if context["mass"] != 1.0:
             mujoco.mj_setConst(model, self.data)
-        self._motor_works = np.array(
-            [1.0 - context.get(f"crippled_{i}", 0.0) for i in range(model.nu)]
-        )
+
+        crippled = np.array([context.get(f"crippled_{i}", 0.0) for i in range(model.nu)])
+        self._motor_power = 1.0 - crippled
+        for motor in np.flatnonzero(crippled):
+            limb = model.jnt_bodyid[model.actuator_trnid[motor, 0]]
+            model.geom_rgba[model.geom_bodyid == limb] = _DEAD_LIMB
         self._context = vector.astype(np.float32)
 
-    # What a body defines.
-
-    def _reset_noise(self) -> tuple[Array, Array]:
-        """Offsets of the initial position (nq,) and velocity (nv,)."""
+    def _initial_state(self) -> tuple[Array, Array]:
+        """Position (nq,) and velocity (nv,) to start an episode from, drawn with ``np_random``."""
         raise NotImplementedError
 
-    def _observation(self, x_velocity: float) -> Array:
+    def _observe(self, x_velocity: float) -> Array:
         """What the agent sees, shape (observation_size,)."""
         raise NotImplementedError
 
-    def _reward(self, x_velocity: float) -> float:
-        """The reward of the step just taken, before the control cost."""
-        raise NotImplementedError
+    def _reward(self, x_velocity: float, effort: float) -> float:
+        """The reward of a step with mean forward velocity in m/s and squared control ``effort``."""
+        return x_velocity + self.alive_bonus - self.control_cost * effort
 
 
 class HalfCheetahEnv(ContextualMujocoEnv):
-    """Run: reward v_x - 0.1 |a|^2.
+    """A two-legged runner in the plane: reward v_x - 0.1 |a|^2.
 
-    v_x is the mean forward velocity over the step in m/s: displacement of the torso divided by
-    0.05 s (zero at reset). Observation (18): v_x, joint positions without x (8: m, rad), joint
-    velocities (9: m/s, rad/s).
+    v_x is the displacement of the torso during the step divided by the step's 0.05 s (0 at reset).
+    Observation (18): v_x, joint positions without x (8: m, rad), joint velocities (9: m/s, rad/s).
     """
 
     task = mujoco_tasks.HALF_CHEETAH
@@ -166,14 +206,53 @@ class HalfCheetahEnv(ContextualMujocoEnv):
     physics_steps = 5
     observation_size = 18
     control_cost = 0.1
-    camera: ClassVar[dict[str, Any]] = {"distance": 4.0}
+    alive_bonus = 0.0
+    camera = _side_view(distance=3.2, elevation=-12.0)
+    metadata = _metadata(render_fps=20)
 
-    def _reset_noise(self) -> tuple[Array, Array]:
-        position = self.np_random.uniform(-0.1, 0.1, self.model.nq)
-        return position, 0.1 * self.np_random.standard_normal(self.model.nv)
+    def _initial_state(self) -> tuple[Array, Array]:
+        position_noise = self.np_random.uniform(-0.1, 0.1, self.model.nq)
+        velocity_noise = 0.1 * self.np_random.standard_normal(self.model.nv)
+        return self.init_qpos + position_noise, self.init_qvel + velocity_noise
 
-    def _observation(self, x_velocity: float) -> Array:
-        return np.concatenate(([x_velocity], self.data.qpos[1:], self.data.qvel))
+    def _observe(self, x_velocity: float) -> Array:
+        return np.concatenate(([x_velocity], self._qpos[1:], self._qvel))
 
-    def _reward(self, x_velocity: float) -> float:
-        return x_velocity
+
+class CrippledHalfCheetahEnv(HalfCheetahEnv):
+    """The half-cheetah with dead motors: 0 to 2 are thigh, shin, foot behind, 3 to 5 in front."""
+
+    task = mujoco_tasks.CRIPPLED_HALF_CHEETAH
+
+
+class HopperEnv(ContextualMujocoEnv):
+    """A one-legged hopper in the plane: reward v_x + 1 - 0.1 |a|^2, even when it has fallen.
+
+    v_x is the displacement of the torso during the step divided by the step's 0.008 s.
+    Observation (11): joint positions without x (5: m, rad), joint velocities (6: m/s, rad/s)
+    clipped to [-10, 10].
+    """
+
+    task = mujoco_tasks.HOPPER
+    xml_file = "hopper.xml"
+    physics_steps = 4
+    observation_size = 11
+    control_cost = 0.1
+    alive_bonus = 1.0
+    camera = _side_view(distance=3.2, elevation=-12.0)
+    metadata = _metadata(render_fps=125)
+
+    def _initial_state(self) -> tuple[Array, Array]:
+        position_noise = self.np_random.uniform(-0.005, 0.005, self.model.nq)
+        velocity_noise = self.np_random.uniform(-0.005, 0.005, self.model.nv)
+        return self.init_qpos + position_noise, self.init_qvel + velocity_noise
+
+    def _observe(self, x_velocity: float) -> Array:
+        return np.concatenate((self._qpos[1:], np.clip(self._qvel, -10.0, 10.0)))
+
+
+class CrippledHopperEnv(HopperEnv):
+    """The hopper with dead motors (0 thigh, 1 leg, 2 foot): reward v_x + 1 - 0.001 |a|^2."""
+
+    task = mujoco_tasks.CRIPPLED_HOPPER
+    control_cost = 0.001

@@ -1,34 +1,37 @@
 """The MuJoCo tasks as data: features, task sets, step limits. No simulator is imported here.
 
 Every body varies two scale factors, ``mass`` (of every link) and ``damping`` (of every joint); the
-crippled bodies add one flag per joint, ``crippled_<i>``: 1 cuts the joint's motor. The paper
-publishes its task sets (Table 3) as an image only, so each set below says whether it follows that
-table as far as it can be read, or is a choice of this project.
+crippled bodies add one flag per motor, ``crippled_<i>``: 0 works, 1 is dead (a value between
+weakens it). The paper publishes its task sets (Table 3) as an image only; the sets below follow it
+where its official code confirms the values and are otherwise this project's own, as each one says.
 
-A task joins the list by one :func:`_task` call and an environment class in ``mujoco.py``.
+A task joins by one call of ``_task`` here and one environment class in ``mujoco.py``.
 Shown in chapter 1, *Tasks and skills*.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from itertools import product
 
 from sami_tutorial.envs.context import Context, ContextSpace, Feature, Task, TaskSets
 
 
-def _grid(values: Iterable[float]) -> list[Context]:
-    """Every combination of a mass and a damping scale from ``values``."""
-    values = tuple(values)
-    return [{"mass": mass, "damping": damping} for mass, damping in product(values, values)]
+def _grid(*scales: float) -> list[Context]:
+    """Every pair of a mass scale and a damping scale."""
+    return [{"mass": mass, "damping": damping} for mass, damping in product(scales, scales)]
 
 
-def _task(name: str, num_joints: int, max_episode_steps: int, task_sets: TaskSets) -> Task:
-    """A task whose class is ``mujoco.<name>Env``; ``num_joints`` counts those that can fail."""
+def _dead(*motors: int) -> Context:
+    """A body of nominal mass and damping on which these motors do not work."""
+    return {f"crippled_{i}": 1.0 for i in motors}
+
+
+def _task(name: str, motors: int, max_episode_steps: int, task_sets: TaskSets) -> Task:
+    """A task whose class is ``mujoco.<name>Env`` and of which ``motors`` motors can die."""
     features = (
         Feature("mass", nominal=1.0, low=0.05, high=10.0),
         Feature("damping", nominal=1.0, low=0.05, high=10.0),
-        *(Feature(f"crippled_{i}", nominal=0.0, low=0.0, high=1.0) for i in range(num_joints)),
+        *(Feature(f"crippled_{i}", nominal=0.0, low=0.0, high=1.0) for i in range(motors)),
     )
     return Task(
         id=f"sami/{name}-v0",
@@ -39,16 +42,65 @@ def _task(name: str, num_joints: int, max_episode_steps: int, task_sets: TaskSet
     )
 
 
-HALF_CHEETAH = _task(
-    "HalfCheetah",
-    num_joints=0,
-    max_episode_steps=1000,
-    # As in the paper: moderate and extreme lie outside the training square on all four sides.
+HOPPER = _task(
+    "Hopper",
+    motors=0,
+    max_episode_steps=2000,
     task_sets=TaskSets(
-        train=_grid((0.75, 0.85, 1.0, 1.15, 1.25)),
-        moderate=_grid((0.4, 0.5, 1.5, 1.6)),
-        extreme=_grid((0.2, 0.3, 1.7, 1.8)),
+        # Train and moderate as in the paper: moderate lies outside the training square in both
+        # scales at once, so its tasks sit at the four corners around it.
+        train=_grid(0.5, 0.75, 1.0, 1.25, 1.5),
+        moderate=_grid(0.25, 0.375, 1.75, 2.0),
+        # Our choice of values (the paper's are not legible): at least one scale is a tenth or four
+        # times the nominal one.
+        extreme=[task for task in _grid(0.1, 1.0, 4.0) if set(task.values()) != {1.0}],
     ),
 )
 
-MUJOCO_TASKS: tuple[Task, ...] = (HALF_CHEETAH,)
+CRIPPLED_HOPPER = _task(
+    "CrippledHopper",
+    motors=3,  # thigh, leg, foot
+    max_episode_steps=1000,
+    task_sets=TaskSets(
+        # As in the paper, no joint is crippled before the extreme set: a hopper has one leg, and
+        # losing a motor of it asks for a way of moving that training never showed.
+        train=HOPPER.task_sets.train,
+        moderate=HOPPER.task_sets.moderate,
+        # Our choice: nominal mass and damping, so that the dead motor is the only change.
+        extreme=[_dead(i) for i in range(3)],
+    ),
+)
+
+HALF_CHEETAH = _task(
+    "HalfCheetah",
+    motors=0,
+    max_episode_steps=1000,
+    # As in the paper: moderate, then extreme, lie outside the training square in both scales.
+    task_sets=TaskSets(
+        train=_grid(0.75, 0.85, 1.0, 1.15, 1.25),
+        moderate=_grid(0.4, 0.5, 1.5, 1.6),
+        extreme=_grid(0.2, 0.3, 1.7, 1.8),
+    ),
+)
+
+_BACK, _FRONT = (0, 1, 2), (3, 4, 5)  # thigh, shin and foot of each leg
+
+CRIPPLED_HALF_CHEETAH = _task(
+    "CrippledHalfCheetah",
+    motors=6,
+    max_episode_steps=1000,
+    # Joints as in the paper: trained with a weak front leg, tested with a weak back leg, then with
+    # both. Our choice: nominal mass and damping throughout, so that the legs are the only change.
+    task_sets=TaskSets(
+        train=[_dead(i) for i in _FRONT],
+        moderate=[_dead(i) for i in _BACK],
+        extreme=[_dead(back, front) for back, front in product(_BACK, _FRONT)],
+    ),
+)
+
+MUJOCO_TASKS: tuple[Task, ...] = (
+    HOPPER,
+    CRIPPLED_HOPPER,
+    HALF_CHEETAH,
+    CRIPPLED_HALF_CHEETAH,
+)
