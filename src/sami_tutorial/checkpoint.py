@@ -1,0 +1,47 @@
+"""Files that are either whole or absent: weights in safetensors, numbers in JSON, no pickle.
+
+Built in chapter 2, *Soft actor-critic from scratch*.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be read."""
+
+
+def save_checkpoint(path: Path, tensors: dict[str, Tensor], counters: dict[str, Any]) -> None:
+    """Writes both into one file under a temporary name, then renames it.
+
+    A kill at any moment leaves the previous checkpoint or the new one, never half of one.
+    """
+    temporary = path.with_suffix(".tmp")
+    # safetensors wants every tensor contiguous and in memory of its own.
+    own = {name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}
+    save_file(own, temporary, metadata={"counters": json.dumps(counters)})
+    temporary.replace(path)
+
+
+def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors and counters that :func:`save_checkpoint` wrote.
+
+    Raises:
+        CheckpointError: if the file is damaged or was not written by this library.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+        return tensors, json.loads(metadata["counters"])
+    except (SafetensorError, KeyError, json.JSONDecodeError) as error:
+        raise CheckpointError(
+            f"checkpoint {str(path)!r} is damaged or foreign ({error}); delete it to start again"
+        ) from error

@@ -1,0 +1,111 @@
+"""Zero-shot evaluation: a fixed policy, fixed tasks, no updates; and honest intervals.
+
+Built in chapter 3, *Why one policy is not enough*.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pandas as pd
+from gymnasium.vector import VectorEnv
+from numpy.typing import ArrayLike, NDArray
+
+from sami_tutorial.agents import get_method
+from sami_tutorial.envs import Context, make_vec
+
+Policy = Callable[[np.ndarray], np.ndarray]
+"""Observations (N, S) to actions (N, A)."""
+
+EVALUATION_SEED = 1_000_000
+"""First episode seed of every evaluation: the same episodes for every method and seed."""
+
+
+def evaluate(
+    policy: Policy,
+    env: str,
+    contexts: Sequence[Context],
+    *,
+    episodes: int = 20,
+    method: str = "sac",
+    env_options: dict | None = None,
+    first_seed: int = EVALUATION_SEED,
+    max_envs: int = 256,
+) -> pd.DataFrame:
+    """Runs ``episodes`` whole episodes of ``policy`` in each context.
+
+    Args:
+        policy: observations (N, S) to actions (N, A), e.g. ``agent.act`` made deterministic.
+        env: a Gymnasium id.
+        contexts: the tasks.
+        episodes: per context; episode k of every context starts from seed ``first_seed + k``.
+        method: decides what the policy sees (the oracle sees the context).
+        env_options: further options of the environment.
+        first_seed: see ``episodes``.
+        max_envs: how many episodes run side by side.
+
+    Returns:
+        One row per episode: context (JSON), episode, episode_seed, episode_return, and success and
+        skill, which are missing where the task defines none.
+
+    Raises:
+        ValueError: if there is nothing to run.
+    """
+    if episodes < 1 or not contexts:
+        raise ValueError(
+            f"episodes is {episodes} and contexts has {len(contexts)} entries; give at least one"
+        )
+    jobs = [(context, k) for context in contexts for k in range(episodes)]
+    chunks = [jobs[i : i + max_envs] for i in range(0, len(jobs), max_envs)]
+    rows: list[dict] = []
+    for chunk in chunks:
+        vector_env = get_method(method).wrap(make_vec(env, len(chunk), **(env_options or {})))
+        options = {"context": [context for context, _ in chunk]}
+        seeds = [first_seed + k for _, k in chunk]
+        returns, final = _run_episodes(policy, vector_env, seeds, options)
+        vector_env.close()
+        for i, (context, k) in enumerate(chunk):
+            rows.append(
+                {
+                    "context": json.dumps(context),
+                    "episode": k,
+                    "episode_seed": seeds[i],
+                    "episode_return": returns[i],
+                    "success": bool(final["success"][i]) if "success" in final else None,
+                    "skill": str(final["skill"][i]) if "skill" in final else None,
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def _run_episodes(
+    policy: Policy, env: VectorEnv, seeds: list[int], options: dict
+) -> tuple[NDArray[np.float64], dict]:
+    """Returns of one episode in every environment, and the last step's infos."""
+    observation, _ = env.reset(seed=seeds, options=options)
+    returns = np.zeros(env.num_envs)
+    while True:
+        observation, reward, terminated, truncated, info = env.step(policy(observation))
+        returns += reward
+        if (terminated | truncated).any():  # lockstep: all episodes end together
+            return returns, info["final_info"]
+
+
+def bootstrap_interval(
+    values: ArrayLike, rng: np.random.Generator, level: float = 0.95, resamples: int = 10_000
+) -> tuple[float, float]:
+    """Percentile bootstrap interval for the mean of ``values`` (one number per seed), shape (n,).
+
+    Raises:
+        ValueError: if there are fewer than two values: one run has no spread.
+    """
+    sample = np.asarray(values, dtype=np.float64)
+    if sample.ndim != 1 or len(sample) < 2:
+        raise ValueError(
+            f"values has shape {sample.shape}; give at least two numbers, one per seed"
+        )
+    means = rng.choice(sample, (resamples, len(sample))).mean(axis=1)
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)

@@ -1,0 +1,124 @@
+"""The networks of soft actor-critic: an MLP, an ensemble of critics, a tanh-Gaussian actor.
+
+``Linear`` may hold several layers at once along a leading axis, so that an ensemble costs one
+batched matrix product instead of a Python loop. All initial weights and all noise come from the
+generator that the caller passes.
+
+Sources: Haarnoja et al., *Soft Actor-Critic Algorithms and Applications* (arXiv 1812.05905),
+appendix C for the squashed Gaussian. Built in chapter 2, *Soft actor-critic from scratch*.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+LOG_STD_MIN, LOG_STD_MAX = -5.0, 2.0
+
+
+class Linear(nn.Module):
+    """x -> x W + b, once or for ``lead`` independent layers: (..., B, in) -> (*lead, B, out)."""
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        generator: torch.Generator,
+        lead: tuple[int, ...] = (),
+    ):
+        super().__init__()
+        bound = 1 / math.sqrt(in_features)  # PyTorch's default for nn.Linear
+
+        def uniform(*shape: int) -> nn.Parameter:
+            return nn.Parameter(torch.empty(shape).uniform_(-bound, bound, generator=generator))
+
+        self.weight = uniform(*lead, in_features, out_features)
+        self.bias = uniform(*lead, 1, out_features)  # the 1 broadcasts over the batch
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ self.weight + self.bias
+
+
+class MLP(nn.Module):
+    """Linear layers with ReLU between them; ``sizes`` runs from the input to the output width."""
+
+    def __init__(
+        self, sizes: Sequence[int], generator: torch.Generator, lead: tuple[int, ...] = ()
+    ):
+        super().__init__()
+        self.layers = nn.ModuleList(
+            Linear(n_in, n_out, generator, lead) for n_in, n_out in itertools.pairwise(sizes)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers[:-1]:
+            x = F.relu(layer(x))
+        return self.layers[-1](x)
+
+
+class Critic(nn.Module):
+    """``ensemble`` independent soft Q-functions: (B, S), (B, A) -> (ensemble, B)."""
+
+    def __init__(
+        self,
+        observation_dim: int,
+        action_dim: int,
+        hidden: Sequence[int],
+        generator: torch.Generator,
+        ensemble: int = 2,
+    ):
+        super().__init__()
+        self.q = MLP((observation_dim + action_dim, *hidden, 1), generator, lead=(ensemble,))
+
+    def forward(self, observation: Tensor, action: Tensor) -> Tensor:
+        return self.q(torch.cat([observation, action], dim=-1)).squeeze(-1)
+
+
+class Actor(nn.Module):
+    """The policy: a Gaussian pushed through tanh, so that actions stay in (-1, 1)."""
+
+    def __init__(
+        self,
+        observation_dim: int,
+        action_dim: int,
+        hidden: Sequence[int],
+        generator: torch.Generator,
+    ):
+        super().__init__()
+        self.mlp = MLP((observation_dim, *hidden, 2 * action_dim), generator)
+
+    def forward(self, observation: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log standard deviation before the tanh: (B, S) -> (B, A), (B, A)."""
+        mean, raw = self.mlp(observation).chunk(2, dim=-1)
+        # A hard clamp would stop the gradient outside the range; tanh only flattens it.
+        log_std = LOG_STD_MIN + 0.5 * (LOG_STD_MAX - LOG_STD_MIN) * (torch.tanh(raw) + 1)
+        return mean, log_std
+
+    def sample(self, observation: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """An action and its log-probability, differentiable in the parameters: (B, A), (B,)."""
+        mean, log_std = self(observation)
+        noise = torch.empty_like(mean).normal_(generator=generator)
+        pre_tanh = mean + log_std.exp() * noise
+        return torch.tanh(pre_tanh), tanh_gaussian_log_prob(pre_tanh, mean, log_std)
+
+    def mode(self, observation: Tensor) -> Tensor:
+        """The deterministic action tanh(mean): (B, S) -> (B, A)."""
+        return torch.tanh(self(observation)[0])
+
+
+def tanh_gaussian_log_prob(pre_tanh: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
+    """log pi(a) of a = tanh(u), u ~ N(mean, exp(log_std)^2), in nats: (B, A) x 3 -> (B,).
+
+    The change of variables subtracts log(1 - tanh(u)^2). It is evaluated at u as
+    2 (log 2 - u - softplus(-2u)), which stays finite where tanh(u) rounds to 1.
+    """
+    gaussian = (
+        -0.5 * ((pre_tanh - mean) / log_std.exp()) ** 2 - log_std - 0.5 * math.log(2 * math.pi)
+    )
+    squash = 2 * (math.log(2) - pre_tanh - F.softplus(-2 * pre_tanh))
+    return (gaussian - squash).sum(dim=-1)

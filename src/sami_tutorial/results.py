@@ -1,0 +1,177 @@
+"""Stored results: tables in data/, each with the command, config, commit and hardware that made it.
+
+``data/manifest.json`` holds one entry per file: sha256, bytes, command, config, commit, hardware,
+wall_seconds, created. A table is only read after its hash was checked against that entry, so a
+figure in the book can always be traced to the run that produced it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import platform
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+MANIFEST = "manifest.json"
+
+
+class ResultsError(ValueError):
+    """A stored result that is missing, unknown or not what the manifest says."""
+
+
+def data_dir() -> Path:
+    """The data folder: ``$SAMI_DATA`` if set, else ``data/`` of the checkout.
+
+    Raises:
+        ResultsError: if there is none.
+    """
+    starts = [Path.cwd().resolve(), Path(__file__).resolve()]
+    candidates = [folder / "data" for start in starts for folder in (start, *start.parents)]
+    if "SAMI_DATA" in os.environ:
+        candidates = [Path(os.environ["SAMI_DATA"])]
+    for candidate in candidates:
+        if (candidate / MANIFEST).is_file():
+            return candidate
+    raise ResultsError(
+        "no data/manifest.json found; work in a clone of the book's repository, "
+        "or set SAMI_DATA to its data folder"
+    )
+
+
+def store_table(
+    name: str,
+    table: pd.DataFrame,
+    *,
+    command: str,
+    config: dict[str, Any],
+    wall_seconds: float,
+    directory: Path | None = None,
+) -> Path:
+    """Writes ``table`` as Parquet below the data folder and enters it in the manifest."""
+    buffer = io.BytesIO()
+    table.to_parquet(buffer, index=False)
+    return store_bytes(
+        name,
+        buffer.getvalue(),
+        command=command,
+        config=config,
+        wall_seconds=wall_seconds,
+        directory=directory,
+    )
+
+
+def store_bytes(
+    name: str,
+    content: bytes,
+    *,
+    command: str,
+    config: dict[str, Any],
+    wall_seconds: float,
+    directory: Path | None = None,
+) -> Path:
+    """Writes a file below the data folder and enters it in the manifest; both atomically.
+
+    Args:
+        name: path below the data folder, e.g. ``"curves/cubemove.parquet"``.
+        content: the file.
+        command: what reproduces it.
+        config: every setting of the run, seeds included.
+        wall_seconds: of the runs behind it.
+        directory: the data folder, if not :func:`data_dir`.
+    """
+    directory = directory or data_dir()
+    path = directory / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _write(path, content)
+    manifest = read_manifest(directory)
+    manifest["files"][name] = {
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "bytes": len(content),
+        "command": command,
+        "config": config,
+        "commit": current_commit(),
+        "hardware": hardware(),
+        "wall_seconds": wall_seconds,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    manifest["files"] = dict(sorted(manifest["files"].items()))
+    _write(directory / MANIFEST, (json.dumps(manifest, indent=2) + "\n").encode())
+    return path
+
+
+def load_bytes(name: str, directory: Path | None = None) -> bytes:
+    """A stored file, after its hash was found to match the manifest.
+
+    Raises:
+        ResultsError: if it is unknown, missing or damaged.
+    """
+    directory = directory or data_dir()
+    files = read_manifest(directory)["files"]
+    if name not in files:
+        raise ResultsError(f"{name!r} is not in {MANIFEST}; it lists {sorted(files)}")
+    path = directory / name
+    if not path.is_file():
+        raise ResultsError(f"{path} is missing; make it again with: {files[name]['command']}")
+    content = path.read_bytes()
+    if hashlib.sha256(content).hexdigest() != files[name]["sha256"]:
+        raise ResultsError(
+            f"{path} differs from its hash in {MANIFEST}; restore it with git, "
+            f"or make it again with: {files[name]['command']}"
+        )
+    return content
+
+
+def load_table(name: str, directory: Path | None = None) -> pd.DataFrame:
+    """A stored Parquet table; see :func:`load_bytes` for what is checked."""
+    return pd.read_parquet(io.BytesIO(load_bytes(name, directory)))
+
+
+def provenance(name: str, directory: Path | None = None) -> dict[str, Any]:
+    """The manifest's entry for a stored file."""
+    files = read_manifest(directory or data_dir())["files"]
+    if name not in files:
+        raise ResultsError(f"{name!r} is not in {MANIFEST}; it lists {sorted(files)}")
+    return files[name]
+
+
+def read_manifest(directory: Path) -> dict[str, Any]:
+    path = directory / MANIFEST
+    return json.loads(path.read_text()) if path.exists() else {"files": {}}
+
+
+def current_commit() -> str:
+    """The checkout's commit, with ``+changes`` if src/ or experiments/ differ from it."""
+    root = Path(__file__).resolve().parents[2]
+
+    def git(*arguments: str) -> str:
+        result = subprocess.run(
+            ["git", "-C", str(root), *arguments], capture_output=True, text=True
+        )
+        return result.stdout.strip() if result.returncode == 0 else ""
+
+    commit = git("rev-parse", "HEAD")
+    if not commit:
+        return "unknown"
+    return commit + ("+changes" if git("status", "--porcelain", "src", "experiments") else "")
+
+
+def hardware() -> str:
+    """Processor, cores and the versions that matter, without anything that names a machine."""
+    return (
+        f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}; "
+        f"Python {platform.python_version()}, torch {torch.__version__}"
+    )
+
+
+def _write(path: Path, content: bytes) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_bytes(content)
+    temporary.replace(path)

@@ -1,0 +1,178 @@
+"""Soft actor-critic: the update, line by line as in the pseudocode.
+
+    repeat:
+        sample a batch of transitions (s, a, r, s')
+        critics  Q_i   minimise (Q_i(s, a) - y)^2,  where a' ~ pi(.|s') and
+                       y = r + gamma (1 - terminated) (min_j Q'_j(s', a') - temperature log pi(a'|s'))
+        actor    pi    minimise temperature log pi(a|s) - min_i Q_i(s, a),  a ~ pi(.|s)
+        temperature    move so that the entropy of pi meets its target
+        target   Q'    <- Q' + tau (Q - Q')
+
+Source: Haarnoja et al., arXiv 1812.05905. The temperature is their alpha; in this book alpha weighs
+the contrastive loss (paper 2406.04815, section 4). Built in chapter 2.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sami_tutorial.nets import Actor, Critic
+
+
+@dataclass(frozen=True)
+class SACConfig:
+    """Settings of the update.
+
+    Args:
+        hidden: widths of the hidden layers of actor and critics.
+        learning_rate: of all three Adam optimisers.
+        discount: gamma, per environment step.
+        target_rate: tau, the step of the target critics towards the critics.
+        initial_temperature: weight of the entropy, in units of reward per nat.
+        target_entropy: in nats; ``None`` means minus the number of action dimensions.
+    """
+
+    hidden: tuple[int, ...] = (256, 256)
+    learning_rate: float = 1e-3
+    discount: float = 0.99
+    target_rate: float = 0.01
+    initial_temperature: float = 0.2
+    target_entropy: float | None = None
+
+    def __post_init__(self) -> None:
+        if not self.hidden or min(self.hidden) < 1:
+            raise ValueError(f"hidden is {self.hidden}; give at least one positive width")
+        if self.learning_rate <= 0:
+            raise ValueError(f"learning_rate is {self.learning_rate}; give a number above 0")
+        if not 0 <= self.discount < 1:
+            raise ValueError(f"discount is {self.discount}; give a number in [0, 1)")
+        if not 0 < self.target_rate <= 1:
+            raise ValueError(f"target_rate is {self.target_rate}; give a number in (0, 1]")
+        if self.initial_temperature <= 0:
+            raise ValueError(
+                f"initial_temperature is {self.initial_temperature}; give a number above 0"
+            )
+
+
+class Transitions(NamedTuple):
+    """A batch of transitions."""
+
+    observation: Tensor  # (B, S)
+    action: Tensor  # (B, A)
+    reward: Tensor  # (B,)
+    next_observation: Tensor  # (B, S)
+    terminated: Tensor  # (B,) 1 where the task ended, 0 elsewhere, also at a time limit
+
+
+class SAC(nn.Module):
+    """Actor, twin critics, their targets, the temperature, and the update of all of them.
+
+    Args:
+        observation_dim, action_dim: S and A.
+        config: settings of the update.
+        seed: of the initial weights and of all noise.
+    """
+
+    def __init__(
+        self, observation_dim: int, action_dim: int, config: SACConfig | None = None, seed: int = 0
+    ):
+        super().__init__()
+        self.config = config = config or SACConfig()
+        self.generator = torch.Generator().manual_seed(seed)
+        self.actor = Actor(observation_dim, action_dim, config.hidden, self.generator)
+        self.critic = Critic(observation_dim, action_dim, config.hidden, self.generator)
+        self.target = copy.deepcopy(self.critic).requires_grad_(False)
+        self.log_temperature = nn.Parameter(torch.tensor(config.initial_temperature).log())
+        self.target_entropy = (
+            -float(action_dim) if config.target_entropy is None else config.target_entropy
+        )
+
+        def adam(parameters: list[nn.Parameter]) -> torch.optim.Adam:
+            return torch.optim.Adam(parameters, lr=config.learning_rate, fused=True)
+
+        self.optimizers = {
+            "critic": adam(list(self.critic.parameters())),
+            "actor": adam(list(self.actor.parameters())),
+            "temperature": adam([self.log_temperature]),
+        }
+
+    @torch.inference_mode()
+    def act(self, observation: np.ndarray, deterministic: bool = False) -> np.ndarray:
+        """Actions in [-1, 1] for a batch of observations: (N, S) -> (N, A)."""
+        batch = torch.as_tensor(observation, dtype=torch.float32)
+        if deterministic:
+            return self.actor.mode(batch).numpy()
+        return self.actor.sample(batch, self.generator)[0].numpy()
+
+    def update(self, batch: Transitions) -> dict[str, Tensor]:
+        """One step of every optimiser. Returns what to log, left as tensors."""
+        critic_loss, metrics = self.critic_loss(batch)
+        self.step("critic", critic_loss)
+
+        actor_loss, log_prob = self.actor_loss(batch.observation)
+        self.step("actor", actor_loss)
+
+        temperature_loss = self.temperature_loss(log_prob)
+        self.step("temperature", temperature_loss)
+
+        self.update_target()
+        return metrics | {
+            "critic_loss": critic_loss.detach(),
+            "actor_loss": actor_loss.detach(),
+            "entropy": -log_prob.mean(),
+            "temperature": self.temperature,
+        }
+
+    def critic_loss(self, batch: Transitions) -> tuple[Tensor, dict[str, Tensor]]:
+        """Mean squared soft Bellman error, summed over the critics."""
+        q = self.critic(batch.observation, batch.action)  # (2, B)
+        y = self.bellman_target(batch)  # (B,)
+        loss = F.mse_loss(q, y.expand_as(q), reduction="none").mean(dim=-1).sum()
+        return loss, {"q": q.detach().mean(), "target_q": y.mean()}
+
+    @torch.no_grad()
+    def bellman_target(self, batch: Transitions) -> Tensor:
+        """y, shape (B,). A time limit is no end of the task: only ``terminated`` stops the sum."""
+        next_action, next_log_prob = self.actor.sample(batch.next_observation, self.generator)
+        next_q = self.target(batch.next_observation, next_action).min(dim=0).values  # (B,)
+        next_value = next_q - self.temperature * next_log_prob
+        return batch.reward + self.config.discount * (1 - batch.terminated) * next_value
+
+    def actor_loss(self, observation: Tensor) -> tuple[Tensor, Tensor]:
+        """E[temperature log pi(a|s) - min_i Q_i(s, a)], and log pi (B,) for the temperature."""
+        action, log_prob = self.actor.sample(observation, self.generator)
+        q = self.critic(observation, action).min(dim=0).values  # (B,)
+        return (self.temperature * log_prob - q).mean(), log_prob.detach()
+
+    def temperature_loss(self, log_prob: Tensor) -> Tensor:
+        """Its gradient lowers the temperature while the entropy lies above the target."""
+        return -self.log_temperature * (log_prob + self.target_entropy).mean()
+
+    @property
+    def temperature(self) -> Tensor:
+        """As a constant: only :meth:`temperature_loss` may move it."""
+        return self.log_temperature.detach().exp()
+
+    def step(self, name: str, loss: Tensor) -> None:
+        """One gradient step of one optimiser, on its own parameters and no others."""
+        optimizer = self.optimizers[name]
+        parameters = optimizer.param_groups[0]["params"]
+        for parameter, gradient in zip(
+            parameters, torch.autograd.grad(loss, parameters), strict=True
+        ):
+            parameter.grad = gradient
+        optimizer.step()
+
+    @torch.no_grad()
+    def update_target(self) -> None:
+        """Q' <- Q' + tau (Q - Q')."""
+        torch._foreach_lerp_(
+            list(self.target.parameters()), list(self.critic.parameters()), self.config.target_rate
+        )

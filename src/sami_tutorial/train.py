@@ -1,0 +1,317 @@
+"""The training loop: act, store, update, and survive a kill.
+
+Training proceeds in rounds. In a round all environments run one episode in lockstep; its reset
+seed depends only on the run's seed and the round's number. Between rounds the state of a run is
+therefore the agent, the replay and a few counters, and that is what a checkpoint holds: a resumed
+run goes on exactly as if it had never stopped.
+
+Built in chapter 2, *Soft actor-critic from scratch*.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from gymnasium.vector import VectorEnv
+from tqdm.auto import tqdm
+
+from sami_tutorial.agents import get_method
+from sami_tutorial.checkpoint import load_checkpoint, save_checkpoint
+from sami_tutorial.envs import get_task, make_vec
+from sami_tutorial.replay import Replay
+from sami_tutorial.sac import SAC, SACConfig
+
+CHECKPOINT = "checkpoint.safetensors"
+CONFIG = "config.json"
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One run, completely: the same config gives the same weights on the same machine.
+
+    Args:
+        env: a Gymnasium id such as ``"sami/CubeMove-v0"``.
+        method: one of ``sami_tutorial.agents.METHODS``.
+        seed: of everything random in the run.
+        steps: environment steps, counted over all environments.
+        split: the task set to train on.
+        env_options: further options of the environment.
+        num_envs: environments stepped in lockstep.
+        warmup_steps: environment steps with random actions before the first update.
+        warmup_hold: environment steps for which each random action is held; more than one makes
+            the warm-up reach states that independent noise would not.
+        update_every: lockstep steps per update, so one update per ``num_envs * update_every``
+            environment steps.
+        batch_size: transitions per update.
+        replay_capacity: in transitions.
+        sac: settings of the update.
+    """
+
+    env: str
+    method: str = "sac"
+    seed: int = 0
+    steps: int = 300_000
+    split: str = "train"
+    env_options: dict[str, Any] = field(default_factory=dict)
+    num_envs: int = 16
+    warmup_steps: int = 4_800
+    warmup_hold: int = 1
+    update_every: int = 1
+    batch_size: int = 256
+    replay_capacity: int = 300_000
+    sac: SACConfig = field(default_factory=SACConfig)
+
+    def __post_init__(self) -> None:
+        get_task(self.env)
+        get_method(self.method)
+        for name in ("steps", "num_envs", "warmup_hold", "update_every", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; give a positive integer")
+        if not self.num_envs <= self.warmup_steps <= self.steps:
+            raise ValueError(
+                f"warmup_steps is {self.warmup_steps}; give a number from num_envs "
+                f"({self.num_envs}) to steps ({self.steps})"
+            )
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self), indent=2)
+
+    @classmethod
+    def from_json(cls, text: str) -> TrainConfig:
+        values = json.loads(text)
+        sac = values.pop("sac")
+        return cls(**values, sac=SACConfig(**{**sac, "hidden": tuple(sac["hidden"])}))
+
+
+RECIPES: dict[str, dict[str, Any]] = {
+    "sami/CubeMove-v0": {
+        "steps": 250_000,
+        "num_envs": 48,
+        "warmup_steps": 9_600,
+        "warmup_hold": 8,
+        "batch_size": 256,
+        "sac": SACConfig(
+            hidden=(96, 96),
+            learning_rate=3e-3,
+            discount=0.95,
+            target_rate=0.05,
+            target_entropy=-1.0,
+        ),
+    },
+}
+"""Settings that differ from the defaults, per environment, the same for all methods."""
+
+
+def recipe(env: str, **overrides: Any) -> TrainConfig:
+    """The book's settings for ``env``, with any of them overridden."""
+    return TrainConfig(env=env, **{**RECIPES.get(env, {}), **overrides})
+
+
+class Run:
+    """A run in progress: environments, agent, replay, counters. Iterate over :meth:`rounds`."""
+
+    def __init__(self, config: TrainConfig):
+        self.config = config
+        method = get_method(config.method)
+        self.horizon = get_task(config.env).max_episode_steps
+        self.env: VectorEnv = method.wrap(
+            make_vec(config.env, config.num_envs, config.split, **config.env_options)
+        )
+        self.agent: SAC = method.make_agent(self.env, config.sac, config.seed)
+        self.generator = torch.Generator().manual_seed(config.seed)  # draws the batches
+        self.replay = Replay(
+            config.replay_capacity,
+            config.num_envs,
+            self.horizon,
+            *self.env.single_observation_space.shape,  # type: ignore[misc]
+            *self.env.single_action_space.shape,  # type: ignore[misc]
+            len(self.env.unwrapped.context_features),
+        )
+        self.round = 0
+        self.env_steps = 0
+        self.updates = 0
+        self.wall_seconds = 0.0
+        self.curve: list[dict[str, float]] = []
+
+    def rounds(self) -> Iterator[dict[str, float]]:
+        """Runs round after round until the step budget is spent; yields each round's record."""
+        while self.env_steps < self.config.steps:
+            start = time.perf_counter()
+            record = self.run_round()
+            self.wall_seconds += time.perf_counter() - start
+            self.curve.append(record | {"wall_seconds": self.wall_seconds})
+            self.round += 1
+            yield self.curve[-1]
+
+    def run_round(self) -> dict[str, float]:
+        """One episode in every environment, with the updates that fall due."""
+        config = self.config
+        round_seed = np.random.SeedSequence([config.seed, self.round])
+        rng = np.random.default_rng(round_seed)
+        observation, info = self.env.reset(seed=int(round_seed.generate_state(1)[0]))
+        self.replay.start_episodes(observation, info["context"])
+        episode_return = np.zeros(config.num_envs)
+        metrics: dict[str, torch.Tensor] = {}
+
+        for t in itertools.count():
+            if self.env_steps >= config.warmup_steps:
+                action = self.agent.act(observation)
+            elif t % config.warmup_hold == 0:
+                action = rng.uniform(-1, 1, self.env.action_space.shape).astype(np.float32)
+
+            observation, reward, terminated, truncated, info = self.env.step(action)
+            done = terminated | truncated
+            last = bool(done.any())  # lockstep: all episodes end together
+            next_observation = np.stack(info["final_obs"]) if last else observation
+            self.replay.add(action, reward, next_observation, terminated)
+            episode_return += reward
+            self.env_steps += config.num_envs
+
+            warm = self.env_steps >= config.warmup_steps
+            if warm and self.env_steps // config.num_envs % config.update_every == 0:
+                batch = self.replay.sample(config.batch_size, self.generator)
+                metrics = self.agent.update(batch)
+                self.updates += 1
+            if last or self.env_steps >= config.steps:
+                break
+
+        record = {"env_steps": self.env_steps, "updates": self.updates}
+        if last:
+            record["episode_return"] = float(episode_return.mean())
+            if "success" in info["final_info"]:
+                record["success"] = float(np.mean(info["final_info"]["success"]))
+        return record | {name: float(value) for name, value in metrics.items()}
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Everything a resumed run needs that is an array."""
+        state = {f"agent.{name}": value for name, value in self.agent.state_dict().items()}
+        for name, optimizer in self.agent.optimizers.items():
+            for index, moments in optimizer.state_dict()["state"].items():
+                for key, value in moments.items():
+                    state[f"optimizer.{name}.{index}.{key}"] = value
+        state["generator.agent"] = self.agent.generator.get_state()
+        state["generator.batches"] = self.generator.get_state()
+        state |= {
+            f"replay.{name}": value
+            for name, value in vars(self.replay).items()
+            if isinstance(value, torch.Tensor)
+        }
+        return state
+
+    def counters(self) -> dict[str, Any]:
+        """Everything a resumed run needs that is a number."""
+        return {
+            "round": self.round,
+            "env_steps": self.env_steps,
+            "updates": self.updates,
+            "wall_seconds": self.wall_seconds,
+            "head": self.replay.head,
+            "curve": self.curve,
+        }
+
+    def restore(self, tensors: dict[str, torch.Tensor], counters: dict[str, Any]) -> None:
+        """The inverse of :meth:`tensors` and :meth:`counters`."""
+        self.agent.load_state_dict(
+            {n.removeprefix("agent."): v for n, v in tensors.items() if n.startswith("agent.")}
+        )
+        for name, optimizer in self.agent.optimizers.items():
+            state: dict[int, dict[str, torch.Tensor]] = {}
+            for key, value in tensors.items():
+                if key.startswith(f"optimizer.{name}."):
+                    _, _, index, moment = key.split(".")
+                    state.setdefault(int(index), {})[moment] = value
+            optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+        self.agent.generator.set_state(tensors["generator.agent"])
+        self.generator.set_state(tensors["generator.batches"])
+        for name, value in vars(self.replay).items():
+            if isinstance(value, torch.Tensor):
+                value.copy_(tensors[f"replay.{name}"])
+        self.replay.head = counters["head"]
+        self.round = counters["round"]
+        self.env_steps = counters["env_steps"]
+        self.updates = counters["updates"]
+        self.wall_seconds = counters["wall_seconds"]
+        self.curve = counters["curve"]
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """A finished run: the agent and one row of ``curve`` per round."""
+
+    config: TrainConfig
+    agent: SAC
+    curve: pd.DataFrame
+
+
+def train(
+    config: TrainConfig,
+    run_dir: str | Path | None = None,
+    *,
+    checkpoint_seconds: float = 60.0,
+    progress: bool = True,
+    on_round: Callable[[Run], None] | None = None,
+) -> TrainResult:
+    """Trains one agent; with a ``run_dir``, resumes by itself what a kill interrupted.
+
+    Args:
+        config: the run.
+        run_dir: where to keep ``config.json`` and the checkpoint; ``None`` keeps nothing.
+        checkpoint_seconds: least time between two checkpoints; one is always written at the end.
+        progress: whether to show a progress bar.
+        on_round: called after every round, e.g. to draw a live curve.
+
+    Raises:
+        ValueError: if ``run_dir`` holds a run with another config.
+    """
+    run = Run(config)
+    directory = None if run_dir is None else Path(run_dir)
+    if directory is not None:
+        _claim(directory, config)
+        if (directory / CHECKPOINT).exists():
+            run.restore(*load_checkpoint(directory / CHECKPOINT))
+
+    def save() -> None:
+        if directory is not None:
+            save_checkpoint(directory / CHECKPOINT, run.tensors(), run.counters())
+
+    saved_at = time.monotonic()
+    title = f"{config.method} on {config.env.removeprefix('sami/')}, seed {config.seed}"
+    with tqdm(total=config.steps, initial=run.env_steps, desc=title, unit="step",
+              unit_scale=True, disable=not progress) as bar:  # fmt: skip
+        for record in run.rounds():
+            bar.update(min(run.env_steps, config.steps) - bar.n)
+            bar.set_postfix({k: f"{record[k]:.3g}" for k in ("episode_return",) if k in record})
+            if on_round is not None:
+                on_round(run)
+            if time.monotonic() - saved_at >= checkpoint_seconds:
+                save()
+                saved_at = time.monotonic()
+    save()
+    run.env.close()
+    return TrainResult(config, run.agent, pd.DataFrame(run.curve))
+
+
+def _claim(directory: Path, config: TrainConfig) -> None:
+    """Writes the config into a new run directory; refuses the directory of another run."""
+    path = directory / CONFIG
+    if path.exists():
+        if TrainConfig.from_json(path.read_text()) != config:
+            raise ValueError(
+                f"run_dir {str(directory)!r} holds a run with another config; "
+                "choose another directory, or delete this one"
+            )
+        return
+    directory.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(config.to_json())
+    temporary.replace(path)
