@@ -254,7 +254,7 @@ class CubeMoveEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
         observation = observe(self._cube, self._features)[0]
         return observation, float(reward(self._cube, commands)[0]), False, last, info
 
-    def render(self) -> NDArray[np.uint8] | None:  # type: ignore[override]
+    def render(self) -> NDArray[np.uint8] | None:
         """The scene as an RGB image, shape (height, width, 3), or None without a render mode."""
         if self.render_mode is None:
             return None
@@ -295,7 +295,7 @@ class CubeMoveVectorEnv(VectorEnv):
         self._generators: list[np.random.Generator] = []
         self._all = np.ones(num_envs, dtype=np.bool_)
 
-    def reset(  # type: ignore[override]
+    def reset(
         self,
         *,
         seed: int | Sequence[int | None] | None = None,
@@ -326,9 +326,7 @@ class CubeMoveVectorEnv(VectorEnv):
 
     def step(
         self, actions: NDArray[np.float32]
-    ) -> tuple[
-        NDArray[np.float32], Array, NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]
-    ]:
+    ) -> tuple[NDArray[np.float32], Array, NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
         if not self._generators:
             raise ResetNeeded("call reset() before step()")
         commands = _commands(actions, self.num_envs)
