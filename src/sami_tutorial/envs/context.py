@@ -45,7 +45,7 @@ class Feature:
 
 @dataclass(frozen=True)
 class ContextSpace:
-    """The features of one environment in their fixed order; turns contexts into vectors and back."""
+    """The features of one environment in fixed order; turns contexts into vectors and back."""
 
     features: tuple[Feature, ...]
 
@@ -140,10 +140,15 @@ class ContextSampler:
     def from_options(
         self, options: Mapping[str, Any] | None, rng: np.random.Generator
     ) -> NDArray[np.float64]:
-        """The context that ``reset(options=...)`` asks for, else a draw from the split."""
-        if options and "context" in options:
+        """The context that ``reset(options=...)`` asks for, else a draw from the split.
+
+        It draws in both cases, so that the random numbers that follow, and with them the first
+        state of the episode, depend on the seed and not on whether the context was given.
+        """
+        drawn = self.draw(rng)
+        if options and options.get("context") is not None:
             return self.space.vector(options["context"])
-        return self.draw(rng)
+        return drawn
 
 
 @dataclass(frozen=True)

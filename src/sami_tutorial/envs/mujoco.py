@@ -16,32 +16,36 @@ import warnings
 from typing import Any, ClassVar
 
 import gymnasium as gym
-import mujoco
 import numpy as np
-from gymnasium.envs.mujoco import MujocoEnv
 from numpy.typing import NDArray
 
-from sami_tutorial.envs import mujoco_tasks
+from sami_tutorial.envs import headless, mujoco_tasks  # noqa: F401  (headless comes before mujoco)
 from sami_tutorial.envs.context import ContextSampler, Task
+
+# isort: split
+import mujoco
+from gymnasium.envs.mujoco import MujocoEnv
 
 Array = NDArray[np.float64]
 
-_CONTEXT_FIELDS = (
-    # Set from the features,
-    "body_mass",
-    "dof_damping",
-    "geom_rgba",
-    # and what MuJoCo derives from the masses.
-    "actuator_acc0",
-    "body_invweight0",
-    "body_subtreemass",
-    "dof_M0",
-    "dof_invweight0",
-    "tendon_invweight0",
-)
-"""Every field of the model that a context can change."""
+_DEAD_LIMB = (0.1, 0.45, 1.0, 1.0)  # blue against the bodies' orange, for every kind of eye
 
-_DEAD_LIMB = (0.25, 0.25, 0.3, 1.0)  # red, green, blue, opacity
+
+_STATISTICS = ("extent", "meaninertia", "meanmass", "meansize")  # some depend on the masses
+
+
+def _array_names(model: mujoco.MjModel) -> list[str]:
+    """Every array of a model that can be written.
+
+    All of them, because from the masses MuJoCo derives more than one would list by heart, down to
+    where the cameras hang. Only the pictures are left out: they are large and never change.
+    """
+    arrays = {name: getattr(model, name) for name in dir(model) if name != "tex_data"}
+    return [
+        name
+        for name, array in arrays.items()
+        if isinstance(array, np.ndarray) and array.flags.writeable and array.size > 0
+    ]
 
 
 def _side_view(distance: float, elevation: float) -> dict[str, Any]:
@@ -66,12 +70,13 @@ class ContextualMujocoEnv(MujocoEnv):
 
     ``mass`` multiplies the mass of every link (not its rotational inertia, as in the paper's
     official code), ``damping`` that of every joint. ``crippled_<i>`` = 1 disconnects motor ``i``:
-    its control is zero, costs nothing, and the limb it drives is drawn dark.
+    its control is zero, costs nothing, and the limb it drives is drawn blue.
 
     Args:
         split: the task set from which each reset draws a context: ``"train"``, ``"moderate"``,
             ``"extreme"`` or ``"nominal"``.
-        **kwargs: options of ``gymnasium.envs.mujoco.MujocoEnv``, e.g. ``render_mode``, ``width``.
+        **kwargs: options of ``gymnasium.envs.mujoco.MujocoEnv`` such as ``render_mode``; pictures
+            are 480 by 270 pixels unless ``width`` and ``height`` say otherwise.
 
     ``reset(options={"context": {...}})`` fixes the context of the episode; ``info["context"]``
     (float32, in the order of ``context_features``) reports it on reset and on every step.
@@ -98,13 +103,11 @@ class ContextualMujocoEnv(MujocoEnv):
             self.xml_file,
             self.physics_steps,
             gym.spaces.Box(-np.inf, np.inf, (self.observation_size,), np.float64),
-            **{"default_camera_config": self.camera, **kwargs},
+            **{"default_camera_config": self.camera, "width": 480, "height": 270, **kwargs},
         )
         self._nominal_model = copy.copy(self.model)
+        self._array_names = _array_names(self.model)
         self._set_context(space.vector({}))
-        # MuJoCo updates these arrays in place; fetching one from its data costs microseconds.
-        self._qpos, self._qvel = self.data.qpos, self.data.qvel
-        self._ctrl, self._warm_start = self.data.ctrl, self.data.qacc_warmstart
         self._step_seconds = self.dt
 
     def _initialize_simulation(self) -> tuple[mujoco.MjModel, mujoco.MjData]:
@@ -112,6 +115,11 @@ class ContextualMujocoEnv(MujocoEnv):
             # Of no use to our readers: an attribute in Gymnasium's half_cheetah.xml is deprecated.
             warnings.filterwarnings("ignore", message=".*settotalmass")
             model = mujoco.MjSpec.from_file(self.fullpath).compile()
+        # Looks only: a pale floor without mirror images or shadows shows the body best and renders
+        # many times faster in software.
+        model.mat_reflectance[:] = 0.0
+        model.light_castshadow[:] = False
+        np.maximum(model.tex_data, 180, out=model.tex_data)
         screen = model.vis.global_
         screen.offwidth = max(screen.offwidth, self.width)
         screen.offheight = max(screen.offheight, self.height)
@@ -143,13 +151,14 @@ class ContextualMujocoEnv(MujocoEnv):
         if not math.isfinite(effort):
             raise ValueError(f"action is {action}; give finite numbers from -1 to 1")
 
-        self._ctrl[:] = control
+        data = self.data
+        data.ctrl[:] = control
         # The contact solver starts cold at every step, so that what follows depends on position,
         # velocity and action alone.
-        self._warm_start[:] = 0.0
-        x_before = float(self._qpos[0])
-        mujoco.mj_step(self.model, self.data, self.physics_steps)
-        x_velocity = (float(self._qpos[0]) - x_before) / self._step_seconds
+        data.qacc_warmstart[:] = 0.0
+        x_before = float(data.qpos[0])
+        mujoco.mj_step(self.model, data, self.physics_steps)
+        x_velocity = (float(data.qpos[0]) - x_before) / self._step_seconds
 
         if self.render_mode == "human":
             self.render()
@@ -166,8 +175,10 @@ class ContextualMujocoEnv(MujocoEnv):
         """Scales the nominal model, never the model that the last episode left behind."""
         context = self.task.space.as_dict(vector)
         model, nominal = self.model, self._nominal_model
-        for field in _CONTEXT_FIELDS:
-            getattr(model, field)[...] = getattr(nominal, field)
+        for name in self._array_names:
+            getattr(model, name)[...] = getattr(nominal, name)
+        for name in _STATISTICS:
+            setattr(model.stat, name, getattr(nominal.stat, name))
 
         model.body_mass *= context["mass"]
         model.dof_damping *= context["damping"]
@@ -216,7 +227,7 @@ class HalfCheetahEnv(ContextualMujocoEnv):
         return self.init_qpos + position_noise, self.init_qvel + velocity_noise
 
     def _observe(self, x_velocity: float) -> Array:
-        return np.concatenate(([x_velocity], self._qpos[1:], self._qvel))
+        return np.concatenate(([x_velocity], self.data.qpos[1:], self.data.qvel))
 
 
 class CrippledHalfCheetahEnv(HalfCheetahEnv):
@@ -248,7 +259,7 @@ class HopperEnv(ContextualMujocoEnv):
         return self.init_qpos + position_noise, self.init_qvel + velocity_noise
 
     def _observe(self, x_velocity: float) -> Array:
-        return np.concatenate((self._qpos[1:], np.clip(self._qvel, -10.0, 10.0)))
+        return np.concatenate((self.data.qpos[1:], np.clip(self.data.qvel, -10.0, 10.0)))
 
 
 class CrippledHopperEnv(HopperEnv):
