@@ -187,11 +187,11 @@ _ACTION_SPACE = gym.spaces.Box(-1, 1, (2,), np.float32)
 def _commands(action: Any, num_envs: int) -> Array:
     """The action as float64 in [-1, 1], shape (num_envs, 2)."""
     commands = np.asarray(action, dtype=np.float64)
-    if commands.shape != (num_envs, 2) or np.isnan(commands).any():
-        raise ValueError(
-            f"action has shape {commands.shape} and values {commands}; "
-            f"give finite numbers of shape {(num_envs, 2)}"
-        )
+    if commands.shape != (num_envs, 2):
+        raise ValueError(f"action has shape {commands.shape}; give {(num_envs, 2)}")
+    if np.isnan(commands).any():
+        row = commands[np.isnan(commands).any(axis=1)][0]
+        raise ValueError(f"action holds {row}; give finite numbers, at best in [-1, 1]")
     return np.clip(commands, -1, 1)
 
 

@@ -28,7 +28,6 @@ from sami_tutorial.envs.cube_physics import (
     GOAL_DISTANCE,
     GRAVITY,
     LIFT_FORCE,
-    MAX_STEPS,
     PUSH_FORCE,
     SPEED,
     TIME_STEP,
@@ -66,7 +65,7 @@ def push_steps(
 
     Args:
         friction, mass: Coulomb coefficient and kg; they broadcast against each other.
-        distance: to the goal, m; by default the farthest.
+        distance: to the goal, m, positive; by default the farthest.
 
     Returns:
         Steps, infinite where the cube does not move.
@@ -83,13 +82,13 @@ def pick_steps(
 
     Arguments and result as for :func:`push_steps`. Friction makes no difference.
     """
-    friction, mass = np.asarray(friction, np.float64), np.asarray(mass, np.float64)
+    mass = np.broadcast_arrays(np.asarray(mass, np.float64), friction)[0]
     strength = np.maximum(1 - mass * GRAVITY / LIFT_FORCE, 0)
     per_step = SPEED * TIME_STEP
     with np.errstate(divide="ignore"):
         lift = np.floor(CLEARANCE / (per_step * strength)) + 1
     carry = np.ceil(_travel_steps(distance, CARRY_FORCE / mass, CARRY_FORCE / mass))
-    return CLOSING_STEPS + lift + carry + np.ceil(TOP / per_step) + 0 * friction
+    return CLOSING_STEPS + lift + carry + np.ceil(TOP / per_step)
 
 
 def push_feasible(friction: ArrayLike, mass: ArrayLike) -> NDArray[np.bool_]:
