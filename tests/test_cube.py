@@ -18,6 +18,7 @@ from sami_tutorial.envs.cube_skills import (
     push_steps,
     scripted_pick,
     scripted_push,
+    travel_steps,
 )
 from sami_tutorial.envs.vector import LockstepVectorEnv
 
@@ -113,11 +114,20 @@ def fine_simulation(press, drag, distance, dt=1e-4):
 
 @pytest.mark.parametrize(
     ("friction", "mass", "distance"),
-    [(0.1, 2.6, 0.5), (0.1, 2.6, 0.3), (0.03, 1.4, 0.4), (0.9, 0.4, 0.5), (0.2, 1.9, 0.5)],
+    [
+        (0.1, 2.6, 0.5),
+        (0.1, 2.6, 0.3),
+        (0.03, 1.4, 0.4),
+        (0.9, 0.4, 0.5),
+        (0.2, 1.9, 0.5),
+        (0.1, 1.9, 0.5),
+    ],
 )
 def test_the_step_counts_match_a_fine_simulation(friction, mass, distance):
     push = fine_simulation(4 / mass, 9.81 * friction, distance) / 0.05
     assert push_steps(friction, mass, distance) - 4 == pytest.approx(push, abs=1.01)
+    exact = travel_steps(distance, 4 / mass - 9.81 * friction, 4 / mass + 9.81 * friction)
+    assert exact == pytest.approx(push, abs=0.2)
     if mass * 9.81 < 12:
         carry = fine_simulation(4 / mass, 0, distance) / 0.05
         lifting = 0.02 / (0.6 * 0.05 * (1 - mass * 9.81 / 12))

@@ -47,10 +47,16 @@ They do not know the mass, so they brake alike in every task.
 """
 
 
-def _travel_steps(
-    distance: ArrayLike, speed_up: ArrayLike, brake: ArrayLike
-) -> NDArray[np.float64]:
-    """Steps from rest to rest; infinite where ``speed_up`` is not positive."""
+def travel_steps(distance: ArrayLike, speed_up: ArrayLike, brake: ArrayLike) -> NDArray[np.float64]:
+    """The shortest movement from rest to rest, in steps (not rounded).
+
+    Args:
+        distance: in m, positive.
+        speed_up, brake: the accelerations available, m/s^2.
+
+    Returns:
+        Steps, infinite where ``speed_up`` is not positive.
+    """
     with np.errstate(divide="ignore"):
         k = np.where(np.greater(speed_up, 0), np.divide(1, speed_up) + np.divide(1, brake), np.inf)
     trapezoid = np.divide(distance, SPEED) + SPEED * k / 2
@@ -72,7 +78,7 @@ def push_steps(
     """
     friction, mass = np.asarray(friction, np.float64), np.asarray(mass, np.float64)
     press, drag = PUSH_FORCE / mass, friction * GRAVITY
-    return CLOSING_STEPS + np.ceil(_travel_steps(distance, press - drag, press + drag))
+    return CLOSING_STEPS + np.ceil(travel_steps(distance, press - drag, press + drag))
 
 
 def pick_steps(
@@ -87,7 +93,7 @@ def pick_steps(
     per_step = SPEED * TIME_STEP
     with np.errstate(divide="ignore"):
         lift = np.floor(CLEARANCE / (per_step * strength)) + 1
-    carry = np.ceil(_travel_steps(distance, CARRY_FORCE / mass, CARRY_FORCE / mass))
+    carry = np.ceil(travel_steps(distance, CARRY_FORCE / mass, CARRY_FORCE / mass))
     return CLOSING_STEPS + lift + carry + np.ceil(TOP / per_step)
 
 
