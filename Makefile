@@ -1,0 +1,91 @@
+# Everything a reader or a contributor runs. `make` lists the targets.
+#
+# Works with GNU make 3.81 (macOS) and a POSIX shell. Variables, e.g. `make book TORCH=cpu`:
+#   PYTHON   the interpreter to build .venv from (default: the first of python3, python3.13,
+#            python3.12, python3.11 that is 3.11 to 3.13)
+#   TORCH    take PyTorch's wheels of this name ("cpu": no CUDA) instead of the default ones; it
+#            counts when .venv is made
+#   ONLY     `make notebooks`: part of a name, e.g. ONLY=02
+#   WORKERS  processes for tests and notebooks (2)
+#   PORT     `make serve` (8000)
+
+PYTHON =
+TORCH =
+ONLY =
+WORKERS = 2
+PORT = 8000
+
+VENV = .venv
+BIN = $(VENV)/bin
+PIP = $(BIN)/python -m pip --disable-pip-version-check
+TORCH_INDEX = $(if $(TORCH),--extra-index-url https://download.pytorch.org/whl/$(TORCH))
+
+# .venv is up to date when it holds the stamp of these very files at this very place.
+KEY := $(shell (pwd; cat requirements/lock.txt pyproject.toml) | cksum | cut -d ' ' -f 1)
+READY = $(VENV)/.ready-$(KEY)
+
+# Two processes of one thread each are faster than one process of two threads.
+export OMP_NUM_THREADS = 1
+
+.PHONY: help book test notebooks serve lab lint format linkcheck panda scale lock clean clean-all
+
+help:  ## list these targets
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
+
+book: $(READY)  ## build the book into _build/html
+	$(BIN)/jupyter-book build -W -n --keep-going .
+
+test: $(READY)  ## run the tests; those in a browser too, where Chromium is installed
+	$(BIN)/python -m pytest -n $(WORKERS) --ignore=tests/browser
+	@if command -v chromedriver >/dev/null && command -v chromium >/dev/null; then \
+	  $(MAKE) --no-print-directory book && $(BIN)/python -m pytest tests/browser; \
+	else \
+	  echo "tests/browser is skipped: chromium and chromedriver are not both installed"; \
+	fi
+
+notebooks: $(READY)  ## run the notebooks of book/ again, in place (ONLY=02 for one of them)
+	$(BIN)/python scripts/execute_notebooks.py --workers $(WORKERS) $(if $(ONLY),--only "$(ONLY)")
+
+serve: book  ## build the book and serve it on this machine
+	@echo "http://localhost:$(PORT) (Ctrl-C stops it)"
+	@$(BIN)/python -m http.server --bind 127.0.0.1 --directory _build/html $(PORT)
+
+lab: $(READY)  ## open the notebooks in JupyterLab
+	$(BIN)/jupyter lab book
+
+lint: $(READY)  ## check style (notebooks too) and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(READY)  ## put style right where that can be done automatically
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+linkcheck: $(READY)  ## follow every link of the book (needs the network)
+	$(BIN)/jupyter-book build --builder linkcheck .
+
+panda: $(READY)  ## add the Panda tasks' simulator to .venv
+	$(PIP) install --no-deps --only-binary :all: -r requirements/panda.txt
+
+scale: $(READY)  ## add Dask and Ray to .venv
+	$(PIP) install -c requirements/lock.txt -r requirements/scale.txt
+
+lock: $(READY)  ## resolve pyproject.toml into requirements/ again (maintainers)
+	$(BIN)/python scripts/lock.py
+
+clean:  ## delete what was built
+	rm -rf _build build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis src/*.egg-info
+
+clean-all: clean  ## delete what was built and .venv
+	rm -rf $(VENV)
+
+# A virtual environment that is there and usable is kept and brought up to date.
+$(READY):
+	@sh scripts/find_python.sh $(BIN)/python >/dev/null 2>&1 || \
+	  { python=$$(sh scripts/find_python.sh "$(PYTHON)") && \
+	    echo "$$python -m venv $(VENV)" && "$$python" -m venv --clear $(VENV); }
+	$(PIP) install $(TORCH_INDEX) -r requirements/lock.txt
+	$(PIP) install --no-deps --no-build-isolation --editable .
+	@rm -f $(VENV)/.ready-*
+	@touch $@

@@ -1,0 +1,80 @@
+"""Resolve pyproject.toml into the exact versions of requirements/ (`make lock`).
+
+One resolution holds for Linux and macOS and for every supported Python, so readers, CI, conda and
+Binder run the same code. The versions already locked are kept where they still fit; `--upgrade`
+takes the newest instead.
+
+- lock.txt: the library with the extras book, dev and bench; what `make` installs.
+- panda.txt: the extra panda; `make panda`.
+- scale.txt: what the extra scale adds to lock.txt; `make scale`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+FOLDER = ROOT / "requirements"
+LOWEST_PYTHON = "3.11"
+
+# torch names the CUDA packages of its own build, exactly; CPU builds of the same version need none.
+CUDA_PACKAGES = re.compile(r"(cuda|nvidia|triton)\b")
+# Wheels that only other platforms ask for.
+OTHER_PLATFORMS = re.compile(r"; (sys_platform == 'win32'|os_name == 'nt')$")
+
+
+def resolve(extras: list[str], previous: Path, upgrade: bool, *constraints: Path) -> list[str]:
+    """The pins, one requirement a line, of the library with some extras."""
+    command = [sys.executable, "-m", "uv", "pip", "compile", "pyproject.toml", "--quiet"]
+    command += ["--universal", "--python-version", LOWEST_PYTHON, "--fork-strategy", "fewest"]
+    command += ["--no-header", "--no-annotate", "--output-file", str(previous)]
+    for extra in extras:
+        command += ["--extra", extra]
+    for constraint in constraints:
+        command += ["--constraint", str(constraint)]
+    if upgrade:
+        command += ["--upgrade"]
+    subprocess.run(command, cwd=ROOT, check=True)
+    pins = previous.read_text().splitlines()
+    return [pin for pin in pins if not CUDA_PACKAGES.match(pin) and not OTHER_PLATFORMS.search(pin)]
+
+
+def without_marker(pin: str) -> str:
+    """``"name==1.0 ; marker"`` without the marker."""
+    return pin.partition(" ;")[0]
+
+
+def write(path: Path, use: str, pins: list[str]) -> None:
+    """Write one requirements file."""
+    path.write_text("\n".join([f"# Written by `make lock`; {use}.", *pins]) + "\n")
+    print(f"{path.relative_to(ROOT)}: {len(pins)} packages")
+
+
+def main() -> None:
+    """Write the three files."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--upgrade", action="store_true", help="take the newest versions")
+    upgrade: bool = parser.parse_args().upgrade
+
+    lock, panda, scale = (FOLDER / f"{name}.txt" for name in ("lock", "panda", "scale"))
+    pins = resolve(["book", "dev", "bench"], lock, upgrade)
+    write(lock, "exact versions for `make`", pins)
+
+    locked = {without_marker(pin) for pin in pins}
+    pins = resolve(["scale"], scale, upgrade, lock)
+    pins = [pin for pin in pins if without_marker(pin) not in locked]
+    write(scale, "`make scale` adds it to lock.txt", pins)
+
+    pins = resolve(["panda"], panda, upgrade, lock)
+    pins = [pin for pin in pins if without_marker(pin) not in locked]
+    # Where the extra cannot name panda-gym (see pyproject.toml), its wheel alone is still right.
+    pins = [without_marker(pin) if pin.startswith("panda-gym") else pin for pin in pins]
+    write(panda, "`make panda` adds it to lock.txt, without dependencies", pins)
+
+
+if __name__ == "__main__":
+    main()
