@@ -27,10 +27,12 @@ READY = $(VENV)/.ready-$(KEY)
 # Two processes of one thread each are faster than one process of two threads.
 export OMP_NUM_THREADS = 1
 
-.PHONY: help book test notebooks serve lab lint format linkcheck panda scale lock clean clean-all
+.PHONY: help setup book test notebooks serve lab lint format linkcheck panda scale lock clean clean-all
 
 help:  ## list these targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
+
+setup: $(READY)  ## make .venv and no more
 
 book: $(READY)  ## build the book into _build/html
 	$(BIN)/jupyter-book build -W -n --keep-going .
