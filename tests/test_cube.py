@@ -1,5 +1,6 @@
 """CubeMove: its physics, its batched form, and the proof of its optimal-skill map."""
 
+import math
 from itertools import product
 
 import gymnasium as gym
@@ -105,7 +106,7 @@ def fine_simulation(press, drag, distance, dt=1e-4):
     """Time from rest to rest, by brute force: full force, then full brake, at most 0.6 m/s."""
     position = speed = time = 0.0
     while position < distance:
-        braking = np.sqrt(2 * (press + drag) * (distance - position))
+        braking = math.sqrt(2 * (press + drag) * (distance - position))
         speed = min(speed + (press - drag) * dt, 0.6, max(braking, 1e-3))
         position += speed * dt
         time += dt
