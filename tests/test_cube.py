@@ -121,7 +121,7 @@ def fine_simulation(press, drag, distance, dt=1e-4):
         (0.03, 1.4, 0.4),
         (0.9, 0.4, 0.5),
         (0.2, 1.9, 0.5),
-        (0.1, 1.9, 0.5),
+        (0.15, 1.9, 0.5),
     ],
 )
 def test_the_step_counts_match_a_fine_simulation(friction, mass, distance):
