@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
+from safetensors.torch import save, save_file
+from torch import Tensor, nn
 
 
 class CheckpointError(ValueError):
@@ -45,3 +45,9 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise CheckpointError(
             f"checkpoint {str(path)!r} is damaged or foreign ({error}); delete it to start again"
         ) from error
+
+
+def policy_bytes(policy: nn.Module, config: str) -> bytes:
+    """The weights of a finished policy as a small safetensors file that carries its config."""
+    weights = {name: value.detach().contiguous() for name, value in policy.state_dict().items()}
+    return save(weights, metadata={"config": config})

@@ -2,8 +2,9 @@
 
     repeat:
         sample a batch of transitions (s, a, r, s')
-        critics  Q_i   minimise (Q_i(s, a) - y)^2,  where a' ~ pi(.|s') and
-                       y = r + gamma (1 - terminated) (min_j Q'_j(s', a') - temperature log pi(a'|s'))
+        critics  Q_i   minimise (Q_i(s, a) - y)^2,
+                       y = r + gamma (1 - terminated) V(s'),
+                       V(s') = min_j Q'_j(s', a') - temperature log pi(a'|s'),  a' ~ pi(.|s')
         actor    pi    minimise temperature log pi(a|s) - min_i Q_i(s, a),  a ~ pi(.|s)
         temperature    move so that the entropy of pi meets its target
         target   Q'    <- Q' + tau (Q - Q')

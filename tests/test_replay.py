@@ -1,0 +1,96 @@
+"""The replay against a brute-force list of every transition that was added."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sami_tutorial.replay import Replay
+
+
+def fill(replay: Replay, lengths: list[int], num_envs: int) -> dict[float, tuple]:
+    """Adds rounds of the given lengths; returns what is still stored, keyed by a unique reward.
+
+    Every number identifies its place: observation = 1000 * episode + step.
+    """
+    slots = len(replay.length)
+    rounds: list[list[tuple]] = []
+    serial = 0.0
+    for round_index, length in enumerate(lengths):
+        episodes = np.arange(num_envs) + round_index * num_envs
+        replay.start_episodes(
+            (1000.0 * episodes)[:, None].astype(np.float32),
+            episodes[:, None].astype(np.float32),
+        )
+        added = []
+        for t in range(length):
+            rewards = serial + np.arange(1, num_envs + 1)
+            serial += num_envs
+            ends = np.full(num_envs, t == length - 1)
+            nxt = (1000.0 * episodes + t + 1)[:, None].astype(np.float32)
+            replay.add(np.full((num_envs, 1), t / 100, np.float32), rewards, nxt, ends)
+            added += [
+                (rewards[i], 1000.0 * episodes[i] + t, t, 1000.0 * episodes[i] + t + 1, ends[i])
+                for i in range(num_envs)
+            ]
+        rounds.append(added)
+    kept = rounds[-(slots // num_envs) :]
+    return {row[0]: row for added in kept for row in added}
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    num_envs=st.integers(1, 4),
+    horizon=st.integers(1, 6),
+    capacity=st.integers(1, 60),
+    data=st.data(),
+)
+def test_samples_are_stored_transitions_and_never_cross_an_episode(
+    num_envs, horizon, capacity, data
+):
+    lengths = data.draw(st.lists(st.integers(1, horizon), min_size=1, max_size=8))
+    replay = Replay(capacity, num_envs, horizon, 1, 1, 1)
+    stored = fill(replay, lengths, num_envs)
+    assert replay.num_transitions == len(stored)
+    batch = replay.sample(200, torch.Generator().manual_seed(0))
+    for obs, action, reward, nxt, ended in zip(*batch, strict=True):
+        _, expected_obs, t, expected_next, expected_end = stored[float(reward)]
+        assert float(obs) == expected_obs
+        assert float(nxt) == expected_next
+        assert float(action) == pytest.approx(t / 100)
+        assert bool(ended) == expected_end
+
+
+def test_every_stored_transition_is_equally_likely():
+    replay = Replay(12, 2, 3, 1, 1, 1)
+    stored = fill(replay, [3, 1, 2], 2)  # the first round was overwritten
+    draws = 60_000
+    reward = replay.sample(draws, torch.Generator().manual_seed(0)).reward
+    counts = np.array([(reward == key).sum() for key in stored])
+    expected = draws / len(stored)
+    # Pearson's statistic has len(stored) - 1 = 5 degrees of freedom; P(> 20.5) = 0.001.
+    assert ((counts - expected) ** 2 / expected).sum() < 20.5
+
+
+def test_returns_and_contexts_belong_to_their_episode():
+    replay = Replay(12, 2, 3, 1, 1, 1)
+    fill(replay, [3, 2], 2)
+    # Rewards count 1, 2 | 3, 4 | 5, 6 over the first round and go on in the second.
+    assert replay.returns.tolist() == [1 + 3 + 5, 2 + 4 + 6, 7 + 9, 8 + 10]
+    assert replay.context.squeeze(-1).tolist() == [0, 1, 2, 3]
+
+
+def test_a_running_episode_can_be_sampled():
+    replay = Replay(100, 1, 50, 1, 1, 1)
+    fill(replay, [3], 1)
+    assert set(replay.sample(50, torch.Generator().manual_seed(0)).reward.tolist()) == {1, 2, 3}
+
+
+def test_empty_replay_and_bad_sizes_say_what_to_do():
+    with pytest.raises(ValueError, match="empty; add transitions"):
+        Replay(10, 1, 5, 1, 1, 1).sample(1, torch.Generator())
+    for name in ("capacity", "num_envs", "horizon"):
+        sizes = {"capacity": 10, "num_envs": 1, "horizon": 5, name: 0}
+        with pytest.raises(ValueError, match=f"{name} is 0"):
+            Replay(**sizes, observation_dim=1, action_dim=1, context_dim=1)

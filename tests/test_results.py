@@ -1,0 +1,67 @@
+"""Stored results are traceable and cannot change unnoticed."""
+
+import pandas as pd
+import pytest
+
+from sami_tutorial.results import (
+    ResultsError,
+    data_dir,
+    load_bytes,
+    load_table,
+    provenance,
+    read_manifest,
+    store_table,
+)
+
+TABLE = pd.DataFrame({"seed": [0, 1], "episode_return": [1.5, 2.5]})
+
+
+def store(directory):
+    return store_table(
+        "curves/x.parquet",
+        TABLE,
+        command="make x",
+        config={"seeds": [0, 1]},
+        wall_seconds=2.0,
+        directory=directory,
+    )
+
+
+def test_round_trip_with_provenance(tmp_path):
+    path = store(tmp_path)
+    assert load_table("curves/x.parquet", tmp_path).equals(TABLE)
+    entry = provenance("curves/x.parquet", tmp_path)
+    assert entry["command"] == "make x" and entry["config"] == {"seeds": [0, 1]}
+    assert entry["bytes"] == path.stat().st_size
+    assert {"commit", "hardware", "wall_seconds", "created"} <= set(entry)
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_a_changed_missing_or_unknown_file_is_refused(tmp_path):
+    path = store(tmp_path)
+    path.write_bytes(path.read_bytes()[:-1] + b"X")
+    with pytest.raises(ResultsError, match="differs from its hash"):
+        load_bytes("curves/x.parquet", tmp_path)
+    path.unlink()
+    with pytest.raises(ResultsError, match="make x"):
+        load_bytes("curves/x.parquet", tmp_path)
+    with pytest.raises(ResultsError, match="not in manifest"):
+        load_bytes("curves/y.parquet", tmp_path)
+
+
+def test_every_file_of_the_book_matches_its_hash():
+    directory = data_dir()
+    files = read_manifest(directory)["files"]
+    for name in files:
+        load_bytes(name, directory)
+    stored = {p.relative_to(directory).as_posix() for p in directory.rglob("*") if p.is_file()}
+    assert stored - {"manifest.json"} == set(files)
+
+
+def test_data_folder_can_be_named_or_is_missed_by_name(tmp_path, monkeypatch):
+    store(tmp_path)
+    monkeypatch.setenv("SAMI_DATA", str(tmp_path))
+    assert data_dir() == tmp_path
+    monkeypatch.setenv("SAMI_DATA", str(tmp_path / "nowhere"))
+    with pytest.raises(ResultsError, match="SAMI_DATA"):
+        data_dir()

@@ -1,0 +1,189 @@
+"""The loop: counts, determinism, resuming after a kill, evaluation."""
+
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from sami_tutorial.checkpoint import CheckpointError
+from sami_tutorial.envs import get_task, task_sets
+from sami_tutorial.evaluate import bootstrap_interval, evaluate
+from sami_tutorial.sac import SACConfig
+from sami_tutorial.train import CHECKPOINT, Run, TrainConfig, recipe, train
+
+CUBE = "sami/CubeMove-v0"
+
+
+def small(**changes) -> TrainConfig:
+    values = {
+        "env": CUBE,
+        "steps": 960,
+        "num_envs": 4,
+        "warmup_steps": 160,
+        "batch_size": 16,
+        "replay_capacity": 400,
+        "sac": SACConfig(hidden=(8,)),
+    }
+    return TrainConfig(**{**values, **changes})
+
+
+def weights(agent) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in agent.parameters()])
+
+
+@pytest.mark.parametrize(("update_every", "expected"), [(1, 201), (3, 67)])
+def test_updates_per_environment_step(update_every, expected):
+    """960 steps in 4 environments are 240 lockstep steps; updates start with the 40th."""
+    result = train(small(update_every=update_every), progress=False)
+    assert result.curve["env_steps"].iloc[-1] == 960
+    assert result.curve["updates"].iloc[-1] == expected
+
+
+def test_budget_that_ends_within_an_episode():
+    curve = train(small(steps=1000), progress=False).curve
+    assert curve["env_steps"].tolist() == [160, 320, 480, 640, 800, 960, 1000]
+    assert curve["episode_return"].isna().tolist() == [False] * 6 + [True]
+
+
+def test_same_seed_same_weights():
+    first, again = (train(small(), progress=False) for _ in range(2))
+    other = train(small(seed=1), progress=False)
+    assert torch.equal(weights(first.agent), weights(again.agent))
+    assert not torch.equal(weights(first.agent), weights(other.agent))
+    columns = ["episode_return", "critic_loss"]
+    assert first.curve[columns].equals(again.curve[columns])
+
+
+@pytest.mark.parametrize("method", ["sac", "oracle"])
+def test_what_a_method_sees(method):
+    run = Run(small(method=method))
+    extra = len(get_task(CUBE).space.names) if method == "oracle" else 0
+    plain = Run(small()).env.single_observation_space.shape[0]
+    assert run.agent.actor.mlp.layers[0].weight.shape[0] == plain + extra
+
+
+def test_the_last_transition_of_an_episode_leads_to_its_true_end():
+    """Autoreset must not leak the next episode's first observation into the replay."""
+    run = Run(small())
+    next(run.rounds())
+    replay = run.replay
+    fresh, _ = run.env.reset(seed=5)
+    last, first_of_next = replay.observation[: run.config.num_envs, -1], fresh
+    steps = (replay.observation[: run.config.num_envs, 1:] - replay.observation[:4, :-1]).abs()
+    # One step moves the cube by at most speed * dt = 0.025 m; a reset would jump much farther.
+    assert steps[:, -1, 0].max() <= 0.03
+    assert not np.allclose(last.numpy(), first_of_next)
+    assert replay.terminated.sum() == 0  # a time limit is no termination
+
+
+def test_resumed_run_equals_the_uninterrupted_one(tmp_path):
+    whole = train(small(), progress=False)
+
+    class Killed(Exception):
+        pass
+
+    def kill(run):
+        if run.round == 2:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(small(), tmp_path, progress=False, checkpoint_seconds=0, on_round=kill)
+    resumed = train(small(), tmp_path, progress=False)
+    assert torch.equal(weights(whole.agent), weights(resumed.agent))
+    assert len(resumed.curve) == len(whole.curve)
+    assert resumed.curve["critic_loss"].equals(whole.curve["critic_loss"])
+
+
+SCRIPT = """
+import sys
+from sami_tutorial.sac import SACConfig
+from sami_tutorial.train import TrainConfig, train
+config = TrainConfig("sami/CubeMove-v0", steps=40_000, num_envs=4, warmup_steps=160,
+                     batch_size=16, replay_capacity=400, sac=SACConfig(hidden=(8,)))
+train(config, sys.argv[1], progress=False, checkpoint_seconds=0)
+"""
+
+
+def test_kill_9_leaves_a_whole_checkpoint(tmp_path):
+    process = subprocess.Popen([sys.executable, "-c", SCRIPT, str(tmp_path)])
+    deadline = time.monotonic() + 60
+    while not (tmp_path / CHECKPOINT).exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    time.sleep(0.3)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    config = TrainConfig.from_json((tmp_path / "config.json").read_text())
+    run = Run(config)
+    from sami_tutorial.checkpoint import load_checkpoint
+
+    run.restore(*load_checkpoint(tmp_path / CHECKPOINT))
+    assert run.round >= 1
+    # The same number of rounds in one go gives the same weights.
+    fresh = Run(config)
+    rounds = fresh.rounds()
+    while fresh.round < run.round:
+        next(rounds)
+    assert torch.equal(weights(fresh.agent), weights(run.agent))
+
+
+def test_another_config_or_a_damaged_checkpoint_is_refused(tmp_path):
+    train(small(steps=200), tmp_path, progress=False)
+    with pytest.raises(ValueError, match="another config"):
+        train(small(steps=200, seed=3), tmp_path, progress=False)
+    (tmp_path / CHECKPOINT).write_bytes(b"not safetensors")
+    with pytest.raises(CheckpointError, match="damaged or foreign"):
+        train(small(steps=200), tmp_path, progress=False)
+
+
+def test_config_survives_json():
+    config = recipe(CUBE, seed=7, env_options={"distractors": 2})
+    assert TrainConfig.from_json(config.to_json()) == config
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"env": "sami/Moon-v0"}, "sami/Moon-v0"),
+        ({"method": "magic"}, "magic"),
+        ({"steps": 0}, "steps is 0"),
+        ({"warmup_steps": 0}, "warmup_steps is 0"),
+        ({"batch_size": -1}, "batch_size is -1"),
+    ],
+)
+def test_bad_settings_are_named(changes, named):
+    with pytest.raises(ValueError, match=named):
+        small(**changes)
+
+
+def test_evaluation_runs_each_context_with_the_same_episodes():
+    contexts = task_sets(CUBE).train[:3]
+    seen = []
+
+    def policy(observation):
+        seen.append(observation)
+        return np.zeros((len(observation), 2), np.float32)
+
+    table = evaluate(policy, CUBE, contexts, episodes=4)
+    starts = seen[0].reshape(3, 4, -1)
+    assert np.array_equal(starts[0], starts[1]) and np.array_equal(starts[0], starts[2])
+    assert len(table) == 12 and table["context"].nunique() == 3
+    split = evaluate(policy, CUBE, contexts, episodes=4, max_envs=5)
+    assert split["episode_return"].tolist() == table["episode_return"].tolist()
+    with pytest.raises(ValueError, match="at least one"):
+        evaluate(policy, CUBE, [], episodes=4)
+
+
+def test_bootstrap_interval_covers_the_mean_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    hits = 0
+    for _ in range(400):
+        low, high = bootstrap_interval(rng.normal(3.0, 2.0, 30), rng, resamples=500)
+        hits += low <= 3.0 <= high
+    # 95% nominal; the percentile bootstrap at n = 30 covers about 93.5%. Four sigma below: 0.885.
+    assert 0.885 < hits / 400 < 0.99
+    with pytest.raises(ValueError, match="at least two"):
+        bootstrap_interval([1.0], rng)
