@@ -11,9 +11,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from gymnasium.vector import VectorEnv
+from safetensors.torch import load
 
 from sami_tutorial.envs import VectorContextObservation
+from sami_tutorial.nets import Actor
 from sami_tutorial.sac import SAC, SACConfig
 
 
@@ -53,3 +56,28 @@ def get_method(name: str) -> Method:
     if name not in METHODS:
         raise ValueError(f"method is {name!r}; choose one of {sorted(METHODS)}")
     return METHODS[name]
+
+
+class FrozenPolicy:
+    """A stored policy: the actor alone, for acting and never for learning.
+
+    Args:
+        content: what ``sami_tutorial.checkpoint.policy_bytes`` wrote.
+        seed: of the sampled actions.
+    """
+
+    def __init__(self, content: bytes, seed: int = 0):
+        weights = load(content)
+        matrices = [w for name, w in weights.items() if name.endswith(".weight")]  # (in, out)
+        widths = [matrix.shape[0] for matrix in matrices]
+        self.generator = torch.Generator().manual_seed(seed)
+        self.actor = Actor(widths[0], matrices[-1].shape[1] // 2, widths[1:], self.generator)
+        self.actor.load_state_dict(weights)
+
+    @torch.inference_mode()
+    def act(self, observation: np.ndarray, deterministic: bool = False) -> np.ndarray:
+        """As :meth:`sami_tutorial.sac.SAC.act`: (N, S) -> (N, A)."""
+        batch = torch.as_tensor(observation, dtype=torch.float32)
+        if deterministic:
+            return self.actor.mode(batch).numpy()
+        return self.actor.sample(batch, self.generator)[0].numpy()
