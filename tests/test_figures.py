@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import itertools
 import json
 import re
@@ -12,6 +13,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import pytest
+from PIL import Image
 
 from sami_tutorial import figures
 
@@ -334,19 +336,20 @@ def test_show_passes_the_display_on(monkeypatch):
 
 def test_video_is_named_or_embedded(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError, match=re.escape("no file a.mp4")):
-        figures.video_html("a.mp4", alt="x", caption="y")
-    (tmp_path / "a.mp4").write_bytes(b"film")
-    with pytest.raises(ValueError, match=re.escape("no file a.jpg")):
-        figures.video_html("a.mp4", alt="x", caption="y")
-    (tmp_path / "a.jpg").write_bytes(b"still")
-    page = figures.video_html("a.mp4", alt='A "hop"', caption="m < 2")
-    assert 'src="a.mp4"' in page and 'poster="a.jpg"' in page
-    assert 'aria-label="A &quot;hop&quot;"' in page and "m &lt; 2" in page
-    embedded = figures.video_html("a.mp4", alt="x", caption="y", embed=True)
-    assert 'src="data:video/mp4;base64,ZmlsbQ=="' in embedded
+    with pytest.raises(ValueError, match=re.escape("no file a.webp")):
+        figures.video_html("a.webp", alt="x", caption="y")
+    Image.new("RGB", (32, 18)).save("a.webp")
+    with pytest.raises(ValueError, match=re.escape("no file a-poster.webp")):
+        figures.video_html("a.webp", alt="x", caption="y")
+    Image.new("RGB", (32, 18)).save("a-poster.webp")
+    page = figures.video_html("a.webp", alt='A "hop"', caption="m < 2")
+    assert 'src="a.webp" width="32" height="18"' in page and 'srcset="a-poster.webp"' in page
+    assert 'alt="A &quot;hop&quot;"' in page and "m &lt; 2" in page
+    embedded = figures.video_html("a.webp", alt="x", caption="y", embed=True)
+    content = base64.b64encode((tmp_path / "a.webp").read_bytes()).decode()
+    assert f'src="data:image/webp;base64,{content}"' in embedded and '="a' not in embedded
     with pytest.raises(ValueError, match="alt"):
-        figures.video_html("a.mp4", alt="", caption="y")
+        figures.video_html("a.webp", alt="", caption="y")
 
 
 def test_translucent():

@@ -24,7 +24,7 @@ from sami_tutorial.figures import PLOTLY_MIME, page_style
 
 LOGGER = logging.getLogger(__name__)
 DEFAULT_HEIGHT = 450
-STATIC_ADDRESS = re.compile(r'\b(src|poster|href)="_static/([^"]*)"')
+STATIC_ADDRESS = re.compile(r'\b(src|srcset|poster|href)="_static/([^"]*)"')
 
 
 class PlotlyRenderer:
@@ -88,7 +88,7 @@ def write_assets(app: Sphinx) -> None:
 def finish_page(
     app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any
 ) -> None:
-    """Loads the figures' script where there are figures, and finds files named in raw HTML.
+    """Loads scripts where there are figures and films, and finds the files that raw HTML names.
 
     Notebooks name files of book/_static relative to themselves, which is where Jupyter looks for
     them. On the page they lie in the site's own _static folder.
@@ -99,6 +99,8 @@ def finish_page(
     if 'class="sami-figure"' in body:
         app.add_js_file("figure-style.js")
         app.add_js_file("figures.js")
+    if '-poster.webp"' in body:
+        app.add_js_file("films.js")
 
     def on_page(match: re.Match[str]) -> str:
         name = match[2]

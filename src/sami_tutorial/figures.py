@@ -22,6 +22,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import plotly.io as pio
 from numpy.typing import ArrayLike, NDArray
+from PIL import Image
 
 PLOTLY_MIME = "application/vnd.plotly.v1+json"
 
@@ -645,41 +646,43 @@ def show(
 
 
 def video_html(path: str | Path, *, alt: str, caption: str, embed: bool = False) -> str:
-    """A video with its poster (the .jpg beside it) as HTML; see :func:`show_video`."""
-    video = Path(path)
-    poster = video.with_suffix(".jpg")
-    for file in (video, poster):
+    """A film and its poster as HTML; see :func:`show_video`."""
+    film = Path(path)
+    poster = film.with_name(f"{film.stem}-poster.webp")
+    for file in (film, poster):
         if not file.is_file():
             raise ValueError(f"path is {str(path)!r}, but there is no file {file}")
+    with Image.open(film) as picture:
+        width, height = picture.size
 
-    def address(file: Path, kind: str) -> str:
+    def address(file: Path) -> str:
         if not embed:
             return html.escape(file.as_posix())
-        return f"data:{kind};base64,{base64.b64encode(file.read_bytes()).decode()}"
+        return f"data:image/webp;base64,{base64.b64encode(file.read_bytes()).decode()}"
 
     return (
-        '<figure class="sami-video">'
-        f'<video controls muted loop playsinline preload="none" width="480" '
-        f'src="{address(video, "video/mp4")}" poster="{address(poster, "image/jpeg")}" '
-        f'aria-label="{html.escape(_require_alt(alt))}"></video>'
-        f"<figcaption>{html.escape(caption)}</figcaption></figure>"
+        '<figure class="sami-film"><picture>'
+        f'<source srcset="{address(poster)}" media="(prefers-reduced-motion: reduce), print">'
+        f'<img src="{address(film)}" width="{width}" height="{height}" loading="lazy" '
+        f'alt="{html.escape(_require_alt(alt))}">'
+        f"</picture><figcaption>{html.escape(caption)}</figcaption></figure>"
     )
 
 
 def show_video(path: str | Path, *, alt: str, caption: str) -> None:
-    """Displays a stored video with its poster and a caption.
+    """Displays a film that :func:`sami_tutorial.video.save_video` stored, with a caption.
 
     Args:
-        path: an .mp4 file relative to the notebook, e.g. "_static/videos/hopper.mp4"; the poster
-            is the .jpg file of the same name.
-        alt: what happens in the video, for readers who do not see it.
-        caption: stands under the video.
+        path: the film relative to the notebook, e.g. "_static/videos/hopper.webp"; its poster
+            "hopper-poster.webp" lies beside it.
+        alt: what happens in the film, for readers who do not see it.
+        caption: stands under the film.
 
     Raises:
         ValueError: if a file is missing or ``alt`` is empty.
     """
     from IPython.display import display
 
-    # Colab serves no files beside the notebook, so there the video travels inside the output.
+    # Colab serves no files beside the notebook, so there the film travels inside the output.
     page = video_html(path, alt=alt, caption=caption, embed="google.colab" in sys.modules)
     display({"text/html": page, "text/plain": _require_alt(alt)}, raw=True)

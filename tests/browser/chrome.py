@@ -16,9 +16,6 @@ from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.remote.webdriver import WebDriver
 
-ROOT = Path(__file__).resolve().parents[2]
-SITE = ROOT / "_build" / "html"
-
 # One height for all pages: tall enough for a paragraph and a figure, as on a real screen.
 HEIGHT = 900
 FLAGS = (

@@ -11,8 +11,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from chrome import HEIGHT, SITE, browser, serve, set_theme, set_width, settle
+from chrome import HEIGHT, browser, serve, set_theme, set_width, settle
 from selenium.webdriver.remote.webdriver import WebDriver
+
+SITE = Path(__file__).resolve().parents[2] / "_build" / "html"
 
 
 def take(driver: WebDriver, out: Path, name: str, screens: bool) -> None:

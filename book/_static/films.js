@@ -1,0 +1,29 @@
+// Gives every film (an animated picture with a poster) a button that pauses and plays it. The poster
+// is the picture's <source>: which of the two shows is decided by that source's media query.
+(() => {
+  "use strict";
+
+  const still = window.matchMedia("(prefers-reduced-motion: reduce)");
+
+  function addButton(source) {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.className = "sami-film-button";
+    let playing = !still.matches;
+    const label = () => {
+      button.textContent = playing ? "Pause" : "Play";
+    };
+    button.addEventListener("click", () => {
+      playing = !playing;
+      source.media = playing ? "print" : "all";
+      label();
+    });
+    label();
+    source.parentElement.insertAdjacentElement("afterend", button);
+  }
+
+  const start = () =>
+    document.querySelectorAll('picture > source[srcset*="-poster."]').forEach(addButton);
+  if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", start);
+  else start();
+})();

@@ -1,0 +1,106 @@
+"""The page's Sphinx extension: what it makes of a figure, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from html.parser import HTMLParser
+from types import SimpleNamespace
+
+import pytest
+from conftest import ROOT
+
+pytest.importorskip("myst_nb")
+sys.path.insert(0, str(ROOT / "book" / "_ext"))
+import sami_page
+
+from sami_tutorial import figures
+
+SPITEFUL = '</script><b title="x">&amp;</b><!--'
+
+
+class Markup(HTMLParser):
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict]] = []
+        self.texts: dict[str, str] = {}
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.texts[self.tags[-1][0]] = data
+
+
+def rendered(metadata: dict) -> tuple[str, list[str]]:
+    """The HTML of a figure whose output carries this metadata, and the warnings."""
+    warnings: list[str] = []
+    logger = SimpleNamespace(warning=lambda message, **_: warnings.append(message))
+    data, _ = figures.bundle(figures.new_figure(SPITEFUL, "b", height=321), alt="unused")
+    given = SimpleNamespace(
+        mime_type=figures.PLOTLY_MIME,
+        content=data[figures.PLOTLY_MIME],
+        output_metadata=metadata,
+        line=7,
+    )
+    nodes = sami_page.PlotlyRenderer.handle_mime(SimpleNamespace(logger=logger), given, False)
+    return nodes[0].astext(), warnings
+
+
+def test_a_figure_keeps_its_json_and_its_alternative():
+    text, warnings = rendered({figures.PLOTLY_MIME: {"alt": SPITEFUL}})
+    assert not warnings
+    markup = Markup(text)
+    assert [tag for tag, _ in markup.tags] == ["figure", "div", "script", "noscript", "p"]
+    assert markup.tags[0][1] == {"class": "sami-figure", "role": "img", "aria-label": SPITEFUL}
+    assert markup.tags[1][1]["style"] == "min-height:321px"
+    figure = json.loads(markup.texts["script"])
+    assert figure["layout"]["xaxis"]["title"]["text"] == SPITEFUL
+    assert "template" not in figure["layout"]
+    assert figure["config"]["displaylogo"] is False
+
+
+def test_a_figure_without_alternative_warns():
+    _, warnings = rendered({})
+    assert len(warnings) == 1 and "text alternative" in warnings[0]
+
+
+def test_other_mime_types_are_left_alone():
+    given = SimpleNamespace(mime_type="text/html")
+    assert sami_page.PlotlyRenderer.handle_mime(None, given, False) is None
+
+
+def finish(tmp_path, body: str) -> tuple[str, list[str]]:
+    """A page's body after the extension, and the scripts it loads."""
+    scripts: list[str] = []
+    app = SimpleNamespace(
+        srcdir=tmp_path,
+        config=SimpleNamespace(html_static_path=["static"]),
+        add_js_file=scripts.append,
+    )
+    context = {"body": body, "pathto": lambda name, resource: f"../{name}"}
+    sami_page.finish_page(app, "book/page", "page.html", context, None)
+    return context["body"], scripts
+
+
+def test_files_named_in_html_are_found(tmp_path, caplog):
+    (tmp_path / "static").mkdir()
+    (tmp_path / "static" / "a.webp").touch()
+    with caplog.at_level(logging.WARNING):
+        body, scripts = finish(tmp_path, '<img src="_static/a.webp"><code>src="_other"</code>')
+    assert body == '<img src="../_static/a.webp"><code>src="_other"</code>'
+    assert not scripts and not caplog.records
+
+
+def test_a_missing_file_warns(tmp_path, monkeypatch):
+    warnings = []
+    monkeypatch.setattr(sami_page.LOGGER, "warning", lambda *args, **_: warnings.append(args))
+    finish(tmp_path, '<source srcset="_static/gone-poster.webp">')
+    assert warnings == [("there is no file _static/%s", "gone-poster.webp")]
+
+
+def test_scripts_load_only_where_they_are_used(tmp_path):
+    assert finish(tmp_path, '<figure class="sami-figure">')[1] == ["figure-style.js", "figures.js"]
+    assert finish(tmp_path, "<p>figure</p>")[1] == []
