@@ -275,22 +275,24 @@ def test_scales_of_harder_sets_lie_outside_the_training_range(id: str) -> None:
 
 @EVERY_BODY
 def test_render(id: str, can_draw: None) -> None:
-    env = gym.make(id, render_mode="rgb_array")
+    env = gym.make(id, render_mode="rgb_array", width=160, height=90)
     env.reset(seed=0)
     picture = env.render()
-    assert picture.shape == (270, 480, 3) and picture.dtype == np.uint8
+    assert picture.shape == (90, 160, 3) and picture.dtype == np.uint8
     assert picture.std() > 10  # not blank
     env.close()
 
-    small = gym.make(id, render_mode="rgb_array", width=160, height=90)
-    small.reset(seed=0)
-    assert small.render().shape == (90, 160, 3)
-    small.close()
+
+def test_pictures_are_wide_by_default(can_draw: None) -> None:
+    env = gym.make("sami/HalfCheetah-v0", render_mode="rgb_array")
+    env.reset(seed=0)
+    assert env.render().shape == (270, 480, 3)
+    env.close()
 
 
 @CRIPPLED
 def test_crippled_limbs_are_drawn_in_another_colour(id: str, can_draw: None) -> None:
-    env = gym.make(id, render_mode="rgb_array")
+    env = gym.make(id, render_mode="rgb_array", width=240, height=135)
 
     def blue() -> int:
         """How many pixels are clearly more blue than red."""
@@ -300,7 +302,7 @@ def test_crippled_limbs_are_drawn_in_another_colour(id: str, can_draw: None) -> 
     env.reset(seed=0, options={"context": {}})
     assert blue() == 0
     env.reset(seed=0, options={"context": {"crippled_1": 1}})
-    assert blue() > 50
+    assert blue() > 20
     env.close()
 
 

@@ -72,15 +72,16 @@ def test_pictures_are_scaled_and_options_reach_the_reset() -> None:
 
 
 def test_same_seed_same_film(can_draw: None) -> None:
-    def film(seed: int) -> np.ndarray:
-        env = gym.make("sami/HalfCheetah-v0", render_mode="rgb_array", width=96, height=54)
-        frames = record_episode(env, lambda _: np.ones(6, np.float32), seed=seed, max_steps=5)
-        env.close()
-        return np.stack(frames)
+    env = gym.make("sami/HalfCheetah-v0", render_mode="rgb_array", width=96, height=54)
 
-    assert film(1).shape == (6, 54, 96, 3)
-    assert np.array_equal(film(1), film(1))
-    assert not np.array_equal(film(1), film(2))
+    def film(seed: int) -> np.ndarray:
+        return np.stack(record_episode(env, lambda _: np.ones(6), seed=seed, max_steps=5))
+
+    first = film(1)
+    assert first.shape == (6, 54, 96, 3)
+    assert not np.array_equal(first, film(2))
+    assert np.array_equal(first, film(1))
+    env.close()
 
 
 def test_the_film_holds_every_frame_at_the_right_speed(tmp_path: Path) -> None:
