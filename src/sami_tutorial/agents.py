@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from gymnasium.spaces import flatdim
 from gymnasium.vector import VectorEnv
 from safetensors.torch import load
 
@@ -38,10 +39,9 @@ class Method:
 
     def make_agent(self, env: VectorEnv, config: SACConfig, seed: int) -> SAC:
         """A fresh agent for an environment that :meth:`wrap` returned."""
-        observation_shape = env.single_observation_space.shape
-        action_shape = env.single_action_space.shape
-        assert observation_shape is not None and action_shape is not None
-        return SAC(int(np.prod(observation_shape)), int(np.prod(action_shape)), config, seed)
+        return SAC(
+            flatdim(env.single_observation_space), flatdim(env.single_action_space), config, seed
+        )
 
 
 METHODS = {method.name: method for method in (Method("sac"), Method("oracle", sees_context=True))}

@@ -84,7 +84,7 @@ def _run_episodes(
     policy: Policy, env: VectorEnv, seeds: list[int], options: dict
 ) -> tuple[NDArray[np.float64], dict]:
     """Returns of one episode in every environment, and the last step's infos."""
-    observation, _ = env.reset(seed=seeds, options=options)
+    observation, _ = env.reset(seed=seeds, options=options)  # type: ignore[arg-type]
     returns = np.zeros(env.num_envs)
     while True:
         observation, reward, terminated, truncated, info = env.step(policy(observation))
@@ -93,19 +93,41 @@ def _run_episodes(
             return returns, info["final_info"]
 
 
-def bootstrap_interval(
-    values: ArrayLike, rng: np.random.Generator, level: float = 0.95, resamples: int = 10_000
-) -> tuple[float, float]:
-    """Percentile bootstrap interval for the mean of ``values`` (one number per seed), shape (n,).
+def interval(
+    values: ArrayLike,
+    rng: np.random.Generator,
+    *,
+    confidence: float = 0.95,
+    resamples: int = 2000,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The bootstrap interval of the mean over the first axis (runs, seeds or episodes).
+
+    Percentile bootstrap: the runs are drawn again with replacement, all trailing entries of a run
+    together, and the interval spans the central ``confidence`` of the resampled means (Efron and
+    Tibshirani, 1993, chapter 13).
+
+    Args:
+        values: shape (runs, ...).
+        rng: the generator that draws the resamples.
+        confidence: the share of resampled means inside the interval.
+        resamples: how many times the runs are drawn again.
+
+    Returns:
+        lower and upper bounds, each of shape (...); with one run both equal its values.
 
     Raises:
-        ValueError: if there are fewer than two values: one run has no spread.
+        ValueError: without runs, with values that are not finite, for a confidence outside (0, 1).
     """
-    sample = np.asarray(values, dtype=np.float64)
-    if sample.ndim != 1 or len(sample) < 2:
-        raise ValueError(
-            f"values has shape {sample.shape}; give at least two numbers, one per seed"
-        )
-    means = rng.choice(sample, (resamples, len(sample))).mean(axis=1)
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+    array = np.asarray(values, dtype=np.float64)
+    if array.ndim == 0 or array.shape[0] == 0:
+        raise ValueError(f"values has shape {array.shape}; the first axis must hold the runs")
+    if not np.isfinite(array).all():
+        raise ValueError("values holds NaN or infinity; drop those runs or fix what made them")
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence is {confidence!r}; choose a value between 0 and 1")
+    runs = len(array)
+    times_drawn = rng.multinomial(runs, np.full(runs, 1 / runs), size=resamples)
+    means = times_drawn @ array.reshape(runs, -1) / runs
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(means, [tail, 1 - tail], axis=0)
+    return low.reshape(array.shape[1:]), high.reshape(array.shape[1:])

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from gymnasium.spaces import flatdim
 from gymnasium.vector import VectorEnv
 from tqdm.auto import tqdm
 
@@ -133,9 +134,9 @@ class Run:
             config.replay_capacity,
             config.num_envs,
             self.horizon,
-            *self.env.single_observation_space.shape,  # type: ignore[misc]
-            *self.env.single_action_space.shape,  # type: ignore[misc]
-            len(self.env.unwrapped.context_features),
+            flatdim(self.env.single_observation_space),
+            flatdim(self.env.single_action_space),
+            len(self.env.unwrapped.context_features),  # type: ignore[attr-defined]
         )
         self.round = 0
         self.env_steps = 0
@@ -185,7 +186,7 @@ class Run:
             if last or self.env_steps >= config.steps:
                 break
 
-        record = {"env_steps": self.env_steps, "updates": self.updates}
+        record: dict[str, float] = {"env_steps": self.env_steps, "updates": self.updates}
         if last:
             record["episode_return"] = float(episode_return.mean())
             if "success" in info["final_info"]:

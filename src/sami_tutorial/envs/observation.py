@@ -23,7 +23,7 @@ class ContextObservation(gym.Wrapper):
     def __init__(self, env: gym.Env):
         super().__init__(env)
         self.observation_space = _with_context(
-            env.observation_space, len(env.unwrapped.context_features)
+            env.observation_space, len(env.get_wrapper_attr("context_features"))
         )
 
     def reset(self, **kwargs: Any) -> tuple[np.ndarray, dict[str, Any]]:
@@ -41,7 +41,8 @@ class VectorContextObservation(VectorWrapper):
     def __init__(self, env: VectorEnv):
         super().__init__(env)
         self.single_observation_space = _with_context(
-            env.single_observation_space, len(env.unwrapped.context_features)
+            env.single_observation_space,
+            len(env.unwrapped.context_features),  # type: ignore[attr-defined]
         )
         self.observation_space = batch_space(self.single_observation_space, env.num_envs)
 

@@ -26,9 +26,9 @@ def make_vec(
 ) -> VectorEnv:
     """``num_envs`` copies of a task in lockstep, each drawing its own context from ``split``.
 
-    Environment ``i`` is bit-equal to ``gym.make(id, split=split)`` reset with ``seed + i`` and given
-    the same actions. ``reset(options={"context": ...})`` fixes the context of all environments, or
-    of each one when given a list.
+    Environment ``i`` is bit-equal to ``gym.make(id, split=split)`` reset with ``seed + i`` and
+    given the same actions. ``reset(options={"context": ...})`` fixes the context of all
+    environments, or of each one when given a list.
 
     Args:
         id: a Gymnasium id such as ``"sami/CubeMove-v0"``.
@@ -64,7 +64,7 @@ class LockstepVectorEnv(SyncVectorEnv):
             [lambda: gym.make(id, disable_env_checker=True, **kwargs)] * num_envs,
             autoreset_mode=AutoresetMode.SAME_STEP,
         )
-        self.context_features: tuple[str, ...] = self.envs[0].unwrapped.context_features
+        self.context_features: tuple[str, ...] = self.envs[0].get_wrapper_attr("context_features")
         self._first_seed: int | None = seed
 
     def reset(
@@ -76,20 +76,18 @@ class LockstepVectorEnv(SyncVectorEnv):
         seeds = seeds_per_env(self._first_seed if seed is None else seed, self.num_envs)
         self._first_seed = None
         infos: dict[str, Any] = {}
+        observations = []
         for i, each in enumerate(options_per_env(options, self.num_envs)):
-            self._env_obs[i], info = self.envs[i].reset(seed=seeds[i], options=each)
+            observation, info = self.envs[i].reset(seed=seeds[i], options=each)
+            observations.append(observation)
             infos = self._add_info(infos, info, i)
         self._terminations[:] = False
         self._truncations[:] = False
         self._autoreset_envs[:] = False
-        # (num_envs, observation)
-        self._observations = np.stack(self._env_obs, dtype=self.single_observation_space.dtype)
-        return self._observations.copy(), infos
+        return np.stack(observations), infos  # (num_envs, observation)
 
 
-def seeds_per_env(
-    seed: int | Sequence[int | None] | None, num_envs: int
-) -> Sequence[int | None]:
+def seeds_per_env(seed: int | Sequence[int | None] | None, num_envs: int) -> Sequence[int | None]:
     """Gymnasium's rule: one integer seeds environment ``i`` with ``seed + i``."""
     if seed is None:
         return [None] * num_envs

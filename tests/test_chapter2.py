@@ -1,0 +1,55 @@
+"""Chapter 2 builds soft actor-critic in plain code; the library must be the same algorithm."""
+
+import pytest
+import torch
+from notebook_cells import tagged_cells
+
+from sami_tutorial.nets import tanh_gaussian_log_prob
+from sami_tutorial.sac import SAC, SACConfig, Transitions
+
+S, A, B = 5, 2, 64
+
+
+@pytest.fixture(scope="module")
+def chapter():
+    return tagged_cells("02_soft_actor_critic", "from-scratch", "from-scratch-check")
+
+
+def test_log_prob_is_the_librarys(chapter):
+    u, mean, log_std = torch.randn(3, B, A, generator=torch.Generator().manual_seed(0)) * 3
+    expected = tanh_gaussian_log_prob(u, mean, log_std)
+    assert torch.allclose(chapter["log_prob"](u, mean, log_std), expected)
+
+
+def test_twenty_updates_give_the_librarys_weights(chapter):
+    config = SACConfig(hidden=(32, 32), discount=0.9, target_rate=0.1, initial_temperature=0.5)
+    library = SAC(S, A, config, seed=3)
+    plain = chapter["PlainSAC"](
+        S, A, hidden=(32, 32), learning_rate=1e-3, gamma=0.9, tau=0.1, eta=0.5
+    )
+    chapter["copy_weights"](plain, library)
+    g = torch.Generator().manual_seed(1)
+    for _ in range(20):
+        batch = Transitions(
+            observation=torch.randn(B, S, generator=g),
+            action=torch.rand(B, A, generator=g) * 2 - 1,
+            reward=torch.randn(B, generator=g),
+            next_observation=torch.randn(B, S, generator=g),
+            terminated=(torch.rand(B, generator=g) < 0.3).float(),
+        )
+        plain.update(*batch)
+        library.update(batch)
+
+    for k, network in enumerate((plain.q1, plain.q2)):
+        linears = [layer for layer in network if hasattr(layer, "weight")]
+        for ours, theirs in zip(linears, library.critic.q.layers, strict=True):
+            assert torch.allclose(ours.weight, theirs.weight[k].T, atol=1e-5)
+    for k, network in enumerate((plain.q1_target, plain.q2_target)):
+        linears = [layer for layer in network if hasattr(layer, "weight")]
+        for ours, theirs in zip(linears, library.target.q.layers, strict=True):
+            assert torch.allclose(ours.weight, theirs.weight[k].T, atol=1e-5)
+    linears = [layer for layer in plain.actor if hasattr(layer, "weight")]
+    for ours, theirs in zip(linears, library.actor.mlp.layers, strict=True):
+        assert torch.allclose(ours.weight, theirs.weight.T, atol=1e-5)
+        assert torch.allclose(ours.bias, theirs.bias[0], atol=1e-5)
+    assert torch.allclose(plain.log_eta, library.log_temperature, atol=1e-6)
