@@ -248,6 +248,8 @@ def test_skill_map_gives_each_cell_its_skills_color(count):
     skills = np.random.default_rng(count).permutation([names, names[::-1]])
     figure = figures.skill_map(skills, range(count), [0, 1])
     trace = figures.compact(figure.to_plotly_json())["data"][0]
+    edges = [edge for edge, _ in trace["colorscale"]]
+    assert edges == sorted(edges) and (edges[0], edges[-1]) == (0, 1)
     for row, column in np.ndindex(skills.shape):
         place = (trace["z"][row][column] - trace["zmin"]) / (trace["zmax"] - trace["zmin"])
         below = [color for edge, color in trace["colorscale"] if edge <= place]
@@ -302,7 +304,8 @@ def test_bundle_holds_the_figure_and_its_alternative():
     assert data["text/plain"] == metadata[figures.PLOTLY_MIME]["alt"] == "A line that ends."
     content = json.loads(json.dumps(data[figures.PLOTLY_MIME], allow_nan=False))
     assert content["data"][0]["y"] == [1, None]
-    assert content["config"]["displaylogo"] is False
+    # No button uploads the figure to another site.
+    assert content["config"]["showSendToCloud"] is False
     template = content["layout"]["template"]
     assert template["layout"]["font"]["family"] == figures.FONT
     assert len(json.dumps(content)) < 2500
