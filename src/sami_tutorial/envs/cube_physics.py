@@ -118,7 +118,7 @@ def move(cube: Cube, action: Array, features: Features) -> Cube:
     wanted = target - cube.velocity + np.sign(target) * slowing
     limit = TIME_STEP * PUSH_FORCE / mass
     pushed = cube.velocity + np.where(closure <= 0, np.clip(wanted, -limit, limit), 0)
-    sliding = np.sign(pushed) * np.maximum(np.abs(pushed) - slowing, 0)
+    sliding = pushed - np.clip(pushed, -slowing, slowing)
 
     # In the air: no friction, and the hand aims for the target speed with its own limit.
     limit = TIME_STEP * CARRY_FORCE / mass
