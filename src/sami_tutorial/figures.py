@@ -21,8 +21,10 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import plotly.io as pio
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from PIL import Image
+
+from sami_tutorial.evaluate import interval as interval
 
 PLOTLY_MIME = "application/vnd.plotly.v1+json"
 
@@ -191,46 +193,6 @@ def new_figure(x_title: str, y_title: str, *, height: int = 420) -> go.Figure:
         template="sami_light", height=height, xaxis_title=x_title, yaxis_title=y_title
     )
     return figure
-
-
-def interval(
-    values: ArrayLike,
-    rng: np.random.Generator,
-    *,
-    confidence: float = 0.95,
-    resamples: int = 2000,
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The bootstrap interval of the mean over the first axis (runs, seeds or episodes).
-
-    Percentile bootstrap: the runs are drawn again with replacement, all trailing entries of a run
-    together, and the interval spans the central ``confidence`` of the resampled means (Efron and
-    Tibshirani, 1993, chapter 13).
-
-    Args:
-        values: shape (runs, ...).
-        rng: the generator that draws the resamples.
-        confidence: the share of resampled means inside the interval.
-        resamples: how many times the runs are drawn again.
-
-    Returns:
-        lower and upper bounds, each of shape (...); with one run both equal its values.
-
-    Raises:
-        ValueError: without runs, with values that are not finite, for a confidence outside (0, 1).
-    """
-    array = np.asarray(values, dtype=np.float64)
-    if array.ndim == 0 or array.shape[0] == 0:
-        raise ValueError(f"values has shape {array.shape}; the first axis must hold the runs")
-    if not np.isfinite(array).all():
-        raise ValueError("values holds NaN or infinity; drop those runs or fix what made them")
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence is {confidence!r}; choose a value between 0 and 1")
-    runs = len(array)
-    times_drawn = rng.multinomial(runs, np.full(runs, 1 / runs), size=resamples)
-    means = times_drawn @ array.reshape(runs, -1) / runs
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(means, [tail, 1 - tail], axis=0)
-    return low.reshape(array.shape[1:]), high.reshape(array.shape[1:])
 
 
 def _runs(table: pd.DataFrame, method: str, x: str, value: str) -> pd.DataFrame:
