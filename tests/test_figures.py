@@ -95,6 +95,8 @@ def test_shades_can_be_swapped_back_and_forth():
     assert len(set(shades.values())) == len(shades)
     assert not set(shades) & set(shades.values())
     json.dumps(figures.page_style(), allow_nan=False)
+    light, dark = (figures.page_style()[theme]["layout"] for theme in ("light", "dark"))
+    assert dark["colorway"] == [shades[each] for each in light["colorway"]]
 
 
 def test_interval_of_two_runs_is_exact():

@@ -101,8 +101,13 @@ _CONFIG = {
 _VALUE_TITLES = {"episode_return": "return per episode", "success": "success rate"}
 
 
-def _template(text: str, paper: str, grid: str, line: str, panel: str) -> go.layout.Template:
-    """The house style in one theme's text, background, grid, axis and hover-panel colours."""
+_SHADES = dict([*_METHODS.values(), *_SKILLS.values(), *_SPLITS.values()])
+
+
+def _template(
+    palette: Sequence[str], text: str, paper: str, grid: str, line: str, panel: str
+) -> go.layout.Template:
+    """The house style in one theme's palette, text, background, grid, axis and panel colours."""
     axis = {
         "gridcolor": grid,
         "linecolor": line,
@@ -114,14 +119,20 @@ def _template(text: str, paper: str, grid: str, line: str, panel: str) -> go.lay
         "automargin": True,
         "title": {"standoff": 10, "font": {"size": 14}},
     }
-    bar = {"outlinewidth": 0, "thickness": 14, "ticks": "outside", "tickcolor": line}
+    bar = {
+        "outlinewidth": 0,
+        "thickness": 14,
+        "ticks": "outside",
+        "tickcolor": line,
+        "title": {"font": {"size": 14}},
+    }
     control = {"bgcolor": panel, "bordercolor": line, "font": {"color": text}}
     return go.layout.Template(
         layout={
             "font": {"family": FONT, "size": 13, "color": text},
             "paper_bgcolor": paper,
             "plot_bgcolor": paper,
-            "colorway": list(PALETTE),
+            "colorway": list(palette),
             "margin": {"l": 56, "r": 16, "t": 36, "b": 48},
             "hovermode": "closest",
             "hoverlabel": {"bgcolor": panel, "bordercolor": line, "font": {"color": text}},
@@ -138,8 +149,8 @@ def _template(text: str, paper: str, grid: str, line: str, panel: str) -> go.lay
             "xaxis": axis,
             "yaxis": axis,
             "sliderdefaults": {
-                "bgcolor": PALETTE[0],
-                "activebgcolor": PALETTE[0],
+                "bgcolor": palette[0],
+                "activebgcolor": palette[0],
                 "borderwidth": 0,
                 "tickcolor": line,
             },
@@ -150,8 +161,10 @@ def _template(text: str, paper: str, grid: str, line: str, panel: str) -> go.lay
 
 
 TEMPLATES = {
-    "sami_light": _template("#1f2328", "#ffffff", "#e4e7eb", "#818890", "#ffffff"),
-    "sami_dark": _template("#ced6dd", "#14181e", "#2c333c", "#828b95", "#222832"),
+    "sami_light": _template(PALETTE, "#1f2328", "#ffffff", "#e4e7eb", "#818890", "#ffffff"),
+    "sami_dark": _template(
+        [_SHADES[each] for each in PALETTE], "#ced6dd", "#14181e", "#2c333c", "#828b95", "#222832"
+    ),
 }
 for _name, _each in TEMPLATES.items():
     pio.templates[_name] = _each
@@ -164,11 +177,10 @@ def page_style() -> dict[str, Any]:
         ``light`` and ``dark``, the two templates, and ``shades``, from each light shade to the dark
         one that replaces it.
     """
-    pairs = [*_METHODS.values(), *_SKILLS.values(), *_SPLITS.values()]
     return {
         "light": compact(TEMPLATES["sami_light"].to_plotly_json()),
         "dark": compact(TEMPLATES["sami_dark"].to_plotly_json()),
-        "shades": dict(pairs),
+        "shades": _SHADES,
     }
 
 
