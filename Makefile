@@ -37,13 +37,10 @@ setup: $(READY)  ## make .venv and no more
 book: $(READY)  ## build the book into _build/html
 	$(BIN)/jupyter-book build -W -n --keep-going .
 
-test: $(READY)  ## run the tests; those in a browser too, where Chromium is installed
-	$(BIN)/python -m pytest -n $(WORKERS) --ignore=tests/browser
-	@if command -v chromedriver >/dev/null && command -v chromium >/dev/null; then \
-	  $(MAKE) --no-print-directory book && $(BIN)/python -m pytest tests/browser; \
-	else \
-	  echo "tests/browser is skipped: chromium and chromedriver are not both installed"; \
-	fi
+test: $(READY)  ## run the tests, those of the built book too (in Chromium, where there is one)
+	$(BIN)/python -m pytest -n $(WORKERS) -rs --ignore=tests/browser
+	@$(MAKE) --no-print-directory book
+	$(BIN)/python -m pytest -rs tests/browser
 
 notebooks: $(READY)  ## run the notebooks of book/ again, in place (ONLY=02 for one of them)
 	$(BIN)/python scripts/execute_notebooks.py --workers $(WORKERS) $(if $(ONLY),--only "$(ONLY)")
@@ -87,7 +84,7 @@ $(READY):
 	@sh scripts/find_python.sh $(BIN)/python >/dev/null 2>&1 || \
 	  { python=$$(sh scripts/find_python.sh "$(PYTHON)") && \
 	    echo "$$python -m venv $(VENV)" && "$$python" -m venv --clear $(VENV); }
-	$(PIP) install $(TORCH_INDEX) -r requirements/lock.txt
+	$(PIP) install --no-compile $(TORCH_INDEX) -r requirements/lock.txt
 	$(PIP) install --no-deps --no-build-isolation --editable .
 	@rm -f $(VENV)/.ready-*
 	@touch $@

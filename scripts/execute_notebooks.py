@@ -24,7 +24,7 @@ from textwrap import indent
 import nbformat
 import psutil
 from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError, DeadKernelError
+from nbclient.exceptions import CellExecutionError
 from nbformat import NotebookNode
 from tqdm import tqdm
 
@@ -187,8 +187,8 @@ def execute(path: Path, budget: Budget) -> Report:
         client.execute()
     except CellExecutionError as error:
         report.problems.append(ANSI.sub("", str(error)).strip())
-    except DeadKernelError:
-        report.problems.append(watch.exceeded or "the kernel died")
+    except RuntimeError as error:  # the kernel died, while it started or while it ran
+        report.problems.append(watch.exceeded or str(error))
     finally:
         watch.stop()
         report.seconds = time.monotonic() - start
