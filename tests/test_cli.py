@@ -56,7 +56,7 @@ def test_help(command, capsys):
 
 
 def test_a_stored_policy_acts_like_its_agent():
-    agent = SAC(4, 3, SACConfig(hidden=(16, 8)), seed=2)
+    agent = SAC(4, 3, SACConfig(hidden=(8, 16, 12)), seed=2)
     policy = FrozenPolicy(policy_bytes(agent.actor, "{}"))
     observation = torch.randn(5, 4, generator=torch.Generator().manual_seed(0)).numpy()
     assert (policy.act(observation, True) == agent.act(observation, True)).all()

@@ -68,10 +68,13 @@ class FrozenPolicy:
 
     def __init__(self, content: bytes, seed: int = 0):
         weights = load(content)
-        matrices = [w for name, w in weights.items() if name.endswith(".weight")]  # (in, out)
-        widths = [matrix.shape[0] for matrix in matrices]
+        layers = len([name for name in weights if name.endswith(".weight")])
+        # A file does not keep the order of its tensors, so the layers are asked for by number.
+        matrices = [weights[f"mlp.layers.{i}.weight"] for i in range(layers)]  # each (in, out)
+        observation_dim, *hidden = (len(matrix) for matrix in matrices)
+        action_dim = matrices[-1].shape[1] // 2
         self.generator = torch.Generator().manual_seed(seed)
-        self.actor = Actor(widths[0], matrices[-1].shape[1] // 2, widths[1:], self.generator)
+        self.actor = Actor(observation_dim, action_dim, hidden, self.generator)
         self.actor.load_state_dict(weights)
 
     @torch.inference_mode()
