@@ -18,6 +18,7 @@ import myst_nb.core.render as myst_nb_render
 import plotly
 from docutils import nodes
 from sphinx.application import Sphinx
+from sphinx.environment import BuildEnvironment
 from sphinx.util import logging
 
 from sami_tutorial.figures import PLOTLY_MIME, page_style
@@ -85,6 +86,21 @@ def write_assets(app: Sphinx) -> None:
     (static / "figure-style.js").write_text(f"window.samiFigureStyle={style};\n", encoding="utf-8")
 
 
+def stale_pages(
+    app: Sphinx, env: BuildEnvironment, added: set[str], changed: set[str], removed: set[str]
+) -> list[str]:
+    """The front page if a static file changed: Sphinx copies them only when it writes pages."""
+    for folder in app.config.html_static_path:
+        source = Path(app.srcdir, folder)
+        for file in source.rglob("*"):
+            copy = Path(app.outdir, "_static", file.relative_to(source))
+            if file.is_file() and (
+                not copy.exists() or copy.stat().st_mtime < file.stat().st_mtime
+            ):
+                return [app.config.root_doc]
+    return []
+
+
 def finish_page(
     app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any
 ) -> None:
@@ -115,6 +131,7 @@ def finish_page(
 def setup(app: Sphinx) -> dict[str, Any]:
     register_renderer()
     app.connect("builder-inited", write_assets)
+    app.connect("env-get-outdated", stale_pages)
     app.connect("html-page-context", finish_page)
     # Raised when the markup changes, so that pages from an older build are read again.
     return {"version": "1", "env_version": 1, "parallel_read_safe": True}

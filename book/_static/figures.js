@@ -65,6 +65,7 @@
     }
     await Plotly.newPlot(plot, spec);
     drawn.add(plot);
+    figure.dataset.drawn = "";
     if (plot.sami.theme !== theme()) await retheme(plot);
     let width = plot.clientWidth;
     new ResizeObserver(() => {

@@ -107,7 +107,7 @@ def settle(driver: WebDriver) -> None:
             await pause(30);
           }
           const waiting = () => [...document.querySelectorAll(".sami-figure")]
-            .some((figure) => figure.offsetParent && !figure.querySelector(".main-svg"));
+            .some((figure) => figure.offsetParent && !("drawn" in figure.dataset));
           for (let i = 0; i < 150 && waiting(); i++) await pause(100);
           window.scrollTo({top: 0, behavior: "instant"});
           await pause(200);

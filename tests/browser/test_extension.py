@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 from html.parser import HTMLParser
 from types import SimpleNamespace
@@ -104,3 +105,23 @@ def test_a_missing_file_warns(tmp_path, monkeypatch):
 def test_scripts_load_only_where_they_are_used(tmp_path):
     assert finish(tmp_path, '<figure class="sami-figure">')[1] == ["figure-style.js", "figures.js"]
     assert finish(tmp_path, "<p>figure</p>")[1] == []
+
+
+def test_a_changed_static_file_makes_a_page_be_written(tmp_path):
+    config = SimpleNamespace(html_static_path=["static"], root_doc="book/welcome")
+    app = SimpleNamespace(srcdir=tmp_path, outdir=tmp_path / "out", config=config)
+    source, copy = tmp_path / "static" / "a" / "b.css", tmp_path / "out" / "_static" / "a" / "b.css"
+    for file in (source, copy):
+        file.parent.mkdir(parents=True)
+        file.touch()
+
+    def stale() -> list[str]:
+        return sami_page.stale_pages(app, None, set(), set(), set())
+
+    os.utime(copy, (2000, 2000))
+    os.utime(source, (2000, 2000))
+    assert stale() == []
+    os.utime(source, (2001, 2001))
+    assert stale() == ["book/welcome"]
+    copy.unlink()
+    assert stale() == ["book/welcome"]

@@ -61,7 +61,8 @@ def test_page(driver: WebDriver, address: str, page: str, width: int, theme: str
     undrawn = driver.execute_script(
         """
         return [...document.querySelectorAll(".sami-figure")]
-          .filter((each) => each.offsetParent && !each.querySelector(".main-svg"))
+          .filter((each) => each.offsetParent &&
+            !("drawn" in each.dataset && each.querySelector(".main-svg")))
           .map((each) => each.getAttribute("aria-label"));
         """
     )
@@ -89,7 +90,7 @@ def test_maths_is_set_and_readable_aloud(driver: WebDriver, address: str, page: 
     chrome.settle(driver)
     counts = driver.execute_script(
         """
-        return [".math", ".math mjx-container svg", ".math mjx-assistive-mml", "[data-mjx-error]"]
+        return [".math", ".math mjx-container > svg", ".math mjx-assistive-mml", "[data-mjx-error]"]
           .map((each) => document.querySelectorAll(each).length);
         """
     )
