@@ -104,7 +104,7 @@ def stale_pages(
 def finish_page(
     app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any
 ) -> None:
-    """Loads scripts where there are figures and films, and finds the files that raw HTML names.
+    """Loads scripts where there are figures and films, finds files named in HTML, mends roles.
 
     Notebooks name files of book/_static relative to themselves, which is where Jupyter looks for
     them. On the page they lie in the site's own _static folder.
@@ -125,7 +125,11 @@ def finish_page(
             LOGGER.warning("there is no file _static/%s", name, location=pagename)
         return f'{match[1]}="{context["pathto"]("_static/" + name, 1)}"'
 
-    context["body"] = STATIC_ADDRESS.sub(on_page, body)
+    body = STATIC_ADDRESS.sub(on_page, body)
+    # A list's children must be list items, and a summary's own words are its best label.
+    body = body.replace('role="doc-biblioentry"', 'role="listitem"')
+    body = body.replace('<summary aria-label="Toggle hidden content">', "<summary>")
+    context["body"] = body
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
