@@ -17,6 +17,7 @@ from typing import Any
 import myst_nb.core.render as myst_nb_render
 import plotly
 from docutils import nodes
+from ipython_pygments_lexers import IPython3Lexer
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 from sphinx.util import logging
@@ -134,6 +135,8 @@ def finish_page(
 
 def setup(app: Sphinx) -> dict[str, Any]:
     register_renderer()
+    # Code cells may hold %magics and !commands, which plain Python's lexer would warn about.
+    app.add_lexer("python", IPython3Lexer)
     app.connect("builder-inited", write_assets)
     app.connect("env-get-outdated", stale_pages)
     app.connect("html-page-context", finish_page)
