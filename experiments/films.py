@@ -36,9 +36,13 @@ class Film:
 
     @property
     def name(self) -> str:
-        features = "_".join(f"{key}{value:g}" for key, value in self.context.items()) or "nominal"
+        values = self.context.items()
+        features = [f"{k}{v:g}" for k, v in values if not k.startswith("crippled_")]
+        features += [
+            k.replace("crippled_", "joint") for k, v in values if k.startswith("crippled_")
+        ]
         body = self.env.removeprefix("sami/").removesuffix("-v0").lower()
-        return f"{body}_{features}".replace(".", "p").replace("crippled_", "joint")
+        return "_".join([body, *(features or ["nominal"])]).replace(".", "p")
 
 
 FILMS = (
@@ -61,7 +65,7 @@ def main() -> None:
         finished = train(config, arguments.run_dir / env_id.removeprefix("sami/"))
         wall_seconds = finished.curve["wall_seconds"].iloc[-1]
         for film in (each for each in FILMS if each.env == env_id):
-            env = gym.make(env_id, render_mode="rgb_array")
+            env = gym.make(env_id, render_mode="rgb_array", camera_name="track")
             every = max(1, round(env.metadata["render_fps"] / FPS))
             fps = env.metadata["render_fps"] / every
             frames = record_episode(
@@ -76,7 +80,7 @@ def main() -> None:
             env.close()
             with tempfile.TemporaryDirectory() as folder:
                 path, poster = Path(folder) / "film.webp", Path(folder) / "poster.webp"
-                size = save_video(frames, path, poster, fps)
+                size = save_video(frames, path, poster, fps, max_bytes=200_000)
                 for suffix, file in ((".webp", path), ("-poster.webp", poster)):
                     store_bytes(
                         film.name + suffix,
