@@ -178,6 +178,27 @@ def test_hovering_tells_values(driver: WebDriver, address: str, page: str) -> No
         )
 
 
+def test_figures_are_drawn_beside_an_amd_loader(driver: WebDriver, address: str, page: str) -> None:
+    loader = driver.execute_cdp_cmd(
+        "Page.addScriptToEvaluateOnNewDocument",
+        {"source": "window.define = () => {}; window.define.amd = {};"},
+    )
+    try:
+        open_page(driver, address, page, 1280)
+        if not driver.find_elements(By.CSS_SELECTOR, ".sami-figure"):
+            pytest.skip("a page without figures")
+        chrome.settle(driver)
+    finally:
+        driver.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", loader)
+    drawn, restored = driver.execute_script(
+        """
+        const figures = [...document.querySelectorAll(".sami-figure")];
+        return [figures.some((each) => "drawn" in each.dataset), "amd" in window.define];
+        """
+    )
+    assert drawn and restored
+
+
 def test_films_can_be_paused(driver: WebDriver, address: str, page: str) -> None:
     open_page(driver, address, page, 400)
     films = driver.find_elements(By.CSS_SELECTOR, "figure:has(> picture)")
