@@ -93,7 +93,7 @@ def stale_pages(
     """The front page if a static file changed: Sphinx copies them only when it writes pages."""
     for folder in app.config.html_static_path:
         source = Path(app.srcdir, folder)
-        for file in source.rglob("*"):
+        for file in source.rglob("[!.]*"):
             copy = Path(app.outdir, "_static", file.relative_to(source))
             if file.is_file() and (
                 not copy.exists() or copy.stat().st_mtime < file.stat().st_mtime

@@ -19,7 +19,11 @@
       label();
     });
     label();
-    source.parentElement.insertAdjacentElement("afterend", button);
+    const picture = source.parentElement;
+    const frame = document.createElement("div");
+    frame.className = "sami-film-frame";
+    picture.replaceWith(frame);
+    frame.append(picture, button);
   }
 
   const start = () =>
