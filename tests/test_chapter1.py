@@ -21,7 +21,7 @@ def cells() -> list[dict]:
 def chapter(cells) -> dict:
     """The names that the chapter defines: its code cells run, without set-up and figures."""
     names: dict = {}
-    skipped = ("figures.show(", "figures.new_figure(", "LIVE", "%pip")
+    skipped = ("figures.show", "figures.new_figure(", "LIVE", "%pip")
     for cell in cells:
         source = "".join(cell["source"])
         if cell["cell_type"] == "code" and not any(word in source for word in skipped):
