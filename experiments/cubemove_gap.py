@@ -1,6 +1,6 @@
 """CubeMove without and with the hidden features: SAC against the oracle, ten seeds each.
 
-    python experiments/cubemove_gap.py                           # about 20 minutes on one core
+    python experiments/cubemove_gap.py                           # about 25 minutes on one core
     python experiments/cubemove_gap.py --seeds 0 1 --runs-only   # some runs, store nothing
 
 Each run trains on the training tasks only and is then evaluated, without updates, on all three task

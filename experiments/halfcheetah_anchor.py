@@ -4,7 +4,7 @@ Equal networks, batch, optimiser, number of environments and number of updates (
 environment steps); the same evaluation episodes; wall-clock without evaluation, one thread.
 
     pip install -e '.[bench]'
-    python experiments/halfcheetah_anchor.py                 # about 45 minutes on one core
+    python experiments/halfcheetah_anchor.py                 # about 50 minutes on one core
 
 Finished runs are kept in runs/anchor and skipped on the next call; the table is stored in data/.
 """
@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from importlib import metadata
 from pathlib import Path
 
 import pandas as pd
@@ -142,7 +143,12 @@ def main() -> None:
             "curves/halfcheetah_anchor.parquet",
             table,
             command="python experiments/halfcheetah_anchor.py",
-            config=json.loads(config(0).to_json()) | {"seeds": SEEDS, "episodes": EPISODES},
+            config=json.loads(config(0).to_json())
+            | {
+                "seeds": SEEDS,
+                "episodes": EPISODES,
+                "stable_baselines3": metadata.version("stable-baselines3"),
+            },
             wall_seconds=round(float(seconds), 1),
         )
 

@@ -47,6 +47,12 @@ def test_bad_arguments_get_one_line_with_the_fix(arguments, hint, tmp_path, caps
     assert hint in error and "\n" not in error
 
 
+def test_a_run_killed_before_its_first_checkpoint(tmp_path, capsys):
+    (tmp_path / "config.json").write_text("{}")
+    assert main(["evaluate", "--run-dir", str(tmp_path), "--out", str(tmp_path / "x.parquet")]) == 2
+    assert "holds no checkpoint.safetensors; train first" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("command", [[], ["train"], ["evaluate"]])
 def test_help(command, capsys):
     with pytest.raises(SystemExit) as stop:

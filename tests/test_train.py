@@ -71,12 +71,11 @@ def test_the_last_transition_of_an_episode_leads_to_its_true_end():
     run = Run(small())
     next(run.rounds())
     replay = run.replay
-    fresh, _ = run.env.reset(seed=5)
-    last, first_of_next = replay.observation[: run.config.num_envs, -1], fresh
-    steps = (replay.observation[: run.config.num_envs, 1:] - replay.observation[:4, :-1]).abs()
-    # One step moves the cube by at most speed * dt = 0.025 m; a reset would jump much farther.
-    assert steps[:, -1, 0].max() <= 0.03
-    assert not np.allclose(last.numpy(), first_of_next)
+    again = Run(small())
+    again.env.reset(seed=int(np.random.SeedSequence([0, 0]).generate_state(1)[0]))
+    for t in range(run.horizon):
+        *_, info = again.env.step(replay.action[:4, t].numpy())
+    assert np.array_equal(np.stack(info["final_obs"]), replay.observation[:4, -1].numpy())
     assert replay.terminated.sum() == 0  # a time limit is no termination
 
 
@@ -114,6 +113,7 @@ def test_kill_9_leaves_a_whole_checkpoint(tmp_path):
     while not (tmp_path / CHECKPOINT).exists() and time.monotonic() < deadline:
         time.sleep(0.02)
     time.sleep(0.3)
+    assert process.poll() is None  # it is still training
     process.send_signal(signal.SIGKILL)
     process.wait()
     config = TrainConfig.from_json((tmp_path / "config.json").read_text())
@@ -150,7 +150,10 @@ def test_config_survives_json():
         ({"env": "sami/Moon-v0"}, "sami/Moon-v0"),
         ({"method": "magic"}, "magic"),
         ({"steps": 0}, "steps is 0"),
-        ({"warmup_steps": 0}, "warmup_steps is 0"),
+        ({"warmup_steps": 3}, "warmup_steps is 3"),
+        ({"steps": 100}, "steps is 100, fewer than"),
+        ({"seed": -1}, "seed is -1"),
+        ({"replay_capacity": 0}, "replay_capacity is 0"),
         ({"batch_size": -1}, "batch_size is -1"),
     ],
 )

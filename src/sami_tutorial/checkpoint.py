@@ -1,6 +1,6 @@
 """Files that are either whole or absent: weights in safetensors, numbers in JSON, no pickle.
 
-Built in chapter 2, *Soft actor-critic from scratch*.
+``sami_tutorial.train`` keeps its runs in them; chapter 3 reads stored policies from them.
 """
 
 from __future__ import annotations

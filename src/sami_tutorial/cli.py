@@ -69,10 +69,10 @@ def run_train(arguments: argparse.Namespace) -> None:
 
 
 def run_evaluate(arguments: argparse.Namespace) -> None:
-    path = arguments.run_dir / CONFIG
-    if not path.exists():
-        raise ValueError(f"--run-dir {str(arguments.run_dir)!r} holds no {CONFIG}; train first")
-    config = TrainConfig.from_json(path.read_text())
+    for name in (CONFIG, CHECKPOINT):
+        if not (arguments.run_dir / name).is_file():
+            raise ValueError(f"--run-dir {str(arguments.run_dir)!r} holds no {name}; train first")
+    config = TrainConfig.from_json((arguments.run_dir / CONFIG).read_text())
     run = Run(config)
     run.restore(*load_checkpoint(arguments.run_dir / CHECKPOINT))
     tables = []
@@ -109,7 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     torch.set_num_threads(1)  # networks this small run fastest on one thread
     try:
         parsed.run(parsed)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         print(f"sami {parsed.command}: {error}", file=sys.stderr)
         return 2
     return 0

@@ -75,13 +75,28 @@ class TrainConfig:
     def __post_init__(self) -> None:
         get_task(self.env)
         get_method(self.method)
-        for name in ("steps", "num_envs", "warmup_hold", "update_every", "batch_size"):
+        if self.seed < 0:
+            raise ValueError(f"seed is {self.seed}; give an integer from 0 up")
+        for name in (
+            "steps",
+            "num_envs",
+            "warmup_steps",
+            "warmup_hold",
+            "update_every",
+            "batch_size",
+            "replay_capacity",
+        ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; give a positive integer")
-        if not self.num_envs <= self.warmup_steps <= self.steps:
+        if self.warmup_steps < self.num_envs:
             raise ValueError(
-                f"warmup_steps is {self.warmup_steps}; give a number from num_envs "
-                f"({self.num_envs}) to steps ({self.steps})"
+                f"warmup_steps is {self.warmup_steps}; give at least one for each of the "
+                f"{self.num_envs} environments"
+            )
+        if self.steps < self.warmup_steps:
+            raise ValueError(
+                f"steps is {self.steps}, fewer than the {self.warmup_steps} of the warm-up; "
+                "give more steps or a shorter warm-up"
             )
 
     def to_json(self) -> str:

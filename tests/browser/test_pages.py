@@ -153,12 +153,13 @@ def test_hovering_tells_values(driver: WebDriver, address: str, page: str) -> No
     for layer in layers:
         plot = layer.find_element(By.XPATH, "ancestor::div[contains(@class, 'sami-plot')]")
         scroll_to(driver, plot)
-        # The middle of the longest trace that answers to the pointer.
+        # The middle of the longest line or map that answers to the pointer.
         offset = driver.execute_script(
             """
             const plot = arguments[0];
             const {xaxis, yaxis} = plot._fullLayout;
             const traces = plot._fullData.filter((each) => each.visible === true &&
+              ["scatter", "heatmap"].includes(each.type) &&
               each.hoverinfo !== "skip" && each.x?.length && each.x[0] !== null);
             if (!traces.length) return null;
             const trace = traces.reduce((a, b) => (b.x.length > a.x.length ? b : a));

@@ -7,7 +7,7 @@ skills: Push works where mass times friction is small, Pick where the mass is sm
 try leaves no trace in the observation, so an agent has to *remember* what it tried.
 
 The task carries the structure of the paper's Panda task (arXiv 2406.04815, section 5) in a form
-that trains in under a minute. Built in chapter 1, *Tasks and skills*.
+that trains in about a minute. Built in chapter 1, *Tasks and skills*.
 """
 
 from __future__ import annotations
