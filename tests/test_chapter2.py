@@ -1,5 +1,6 @@
 """Chapter 2 builds soft actor-critic in plain code; the library must be the same algorithm."""
 
+import numpy as np
 import pytest
 import torch
 from notebook_cells import tagged_cells
@@ -53,3 +54,33 @@ def test_twenty_updates_give_the_librarys_weights(chapter):
         assert torch.allclose(ours.weight, theirs.weight.T, atol=1e-5)
         assert torch.allclose(ours.bias, theirs.bias[0], atol=1e-5)
     assert torch.allclose(plain.log_eta, library.log_temperature, atol=1e-6)
+
+
+def test_plain_loop_stores_what_happened(chapter):
+    """One round with a fixed agent: the plain replay holds the library's transitions."""
+    from sami_tutorial.envs import make_vec
+
+    class Still:
+        def sample_action(self, s):
+            return torch.zeros(len(s), 2), None
+
+        def update(self, *batch):
+            self.batch = batch
+
+    env, agent = make_vec("sami/CubeMove-v0", 3), Still()
+    rng = np.random.default_rng(0)
+    success = chapter["plain_train"](agent, env, 3 * 40, 3, hold=1, batch_size=5, rng=rng)
+    assert len(success) == 1
+    s, _, _, s_next, _ = agent.batch
+    assert [tuple(each.shape) for each in agent.batch] == [(5, 5), (5, 2), (5,), (5, 5), (5,)]
+    # Position advances by velocity times the time step, also across the last transition.
+    assert torch.allclose(s_next[:, 4] - s[:, 4], 0.05 * s_next[:, 1], atol=1e-6)
+
+
+def test_plain_replay_keeps_the_newest(chapter):
+    replay = chapter["PlainReplay"](3)
+    for k in range(5):
+        replay.add(np.float32(k), np.float32(10 * k))
+    first, second = replay.sample(200, np.random.default_rng(0))
+    assert set(first.tolist()) == {2.0, 3.0, 4.0}
+    assert torch.equal(second, 10 * first)
