@@ -86,6 +86,7 @@ def test_methods_have_a_name_a_color_and_a_dash():
     methods = set("sac oracle random tesac ccm satesac saccm pearl sb3".split())
     assert set(figures.METHOD_NAMES) == methods
     assert set(figures.METHOD_COLORS) == set(figures.METHOD_DASHES) == methods
+    assert len(set(figures.METHOD_DASHES.values())) == len(methods)
     assert set(figures.SKILL_NAMES) == set(figures.SKILL_COLORS)
     assert set(figures.SPLIT_NAMES) == set(figures.SPLIT_COLORS) == {"train", "moderate", "extreme"}
 

@@ -77,11 +77,11 @@ METHOD_COLORS = {name: shades[0] for name, shades in _METHODS.items()}
 METHOD_DASHES = {
     "sac": "solid",
     "oracle": "dash",
-    "random": "dot",
+    "random": "2px,6px",
     "tesac": "longdash",
     "ccm": "dashdot",
-    "satesac": "solid",
-    "saccm": "solid",
+    "satesac": "18px,3px",
+    "saccm": "18px,3px,4px,3px",
     "pearl": "longdashdot",
     "sb3": "dot",
 }
