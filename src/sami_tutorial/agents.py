@@ -77,10 +77,6 @@ class FrozenPolicy:
         self.actor = Actor(observation_dim, action_dim, hidden, self.generator)
         self.actor.load_state_dict(weights)
 
-    @torch.inference_mode()
     def act(self, observation: np.ndarray, deterministic: bool = False) -> np.ndarray:
         """As :meth:`sami_tutorial.sac.SAC.act`: (N, S) -> (N, A)."""
-        batch = torch.as_tensor(observation, dtype=torch.float32)
-        if deterministic:
-            return self.actor.mode(batch).numpy()
-        return self.actor.sample(batch, self.generator)[0].numpy()
+        return self.actor.act(observation, self.generator, deterministic)

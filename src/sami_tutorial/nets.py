@@ -14,6 +14,7 @@ import itertools
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -109,6 +110,14 @@ class Actor(nn.Module):
     def mode(self, observation: Tensor) -> Tensor:
         """The deterministic action tanh(mean): (B, S) -> (B, A)."""
         return torch.tanh(self(observation)[0])
+
+    @torch.inference_mode()
+    def act(
+        self, observation: np.ndarray, generator: torch.Generator, deterministic: bool = False
+    ) -> np.ndarray:
+        """Actions in [-1, 1] for a batch of observations, outside training: (N, S) -> (N, A)."""
+        batch = torch.as_tensor(observation, dtype=torch.float32)
+        return (self.mode(batch) if deterministic else self.sample(batch, generator)[0]).numpy()
 
 
 def tanh_gaussian_log_prob(pre_tanh: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:

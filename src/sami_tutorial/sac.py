@@ -104,13 +104,9 @@ class SAC(nn.Module):
             "temperature": adam([self.log_temperature]),
         }
 
-    @torch.inference_mode()
     def act(self, observation: np.ndarray, deterministic: bool = False) -> np.ndarray:
         """Actions in [-1, 1] for a batch of observations: (N, S) -> (N, A)."""
-        batch = torch.as_tensor(observation, dtype=torch.float32)
-        if deterministic:
-            return self.actor.mode(batch).numpy()
-        return self.actor.sample(batch, self.generator)[0].numpy()
+        return self.actor.act(observation, self.generator, deterministic)
 
     def update(self, batch: Transitions) -> dict[str, Tensor]:
         """One step of every optimiser. Returns what to log, left as tensors."""
