@@ -5,6 +5,7 @@ import pytest
 import torch
 from notebook_cells import tagged_cells
 
+from sami_tutorial.envs import make_vec
 from sami_tutorial.nets import tanh_gaussian_log_prob
 from sami_tutorial.sac import SAC, SACConfig, Transitions
 
@@ -56,24 +57,24 @@ def test_twenty_updates_give_the_librarys_weights(chapter):
     assert torch.allclose(plain.log_eta, library.log_temperature, atol=1e-6)
 
 
-def test_plain_loop_stores_what_happened(chapter):
-    """One round with a fixed agent: the plain replay holds the library's transitions."""
-    from sami_tutorial.envs import make_vec
+def test_plain_loop_stores_the_true_end_of_an_episode(chapter):
+    """In every stored transition the cube moves by its velocity, also in an episode's last one."""
 
-    class Still:
+    class Pusher:
         def sample_action(self, s):
-            return torch.zeros(len(s), 2), None
+            return torch.tensor([[0.7, -1.0]]).expand(len(s), 2), None
 
         def update(self, *batch):
             self.batch = batch
 
-    env, agent = make_vec("sami/CubeMove-v0", 3), Still()
+    env, agent = make_vec("sami/CubeMove-v0", 3, "nominal"), Pusher()
     rng = np.random.default_rng(0)
-    success = chapter["plain_train"](agent, env, 3 * 40, 3, hold=1, batch_size=5, rng=rng)
-    assert len(success) == 1
+    # 2000 draws from 120 transitions: the last three are all but surely among them.
+    success = chapter["plain_train"](agent, env, 3 * 40, 3, hold=1, batch_size=2000, rng=rng)
     s, _, _, s_next, _ = agent.batch
-    assert [tuple(each.shape) for each in agent.batch] == [(5, 5), (5, 2), (5,), (5, 5), (5,)]
-    # Position advances by velocity times the time step, also across the last transition.
+    assert len(success) == 1
+    assert [tuple(each.shape[1:]) for each in agent.batch] == [(5,), (2,), (), (5,), ()]
+    assert s_next[:, 4].max() > 0.5  # the cube got far, so a reset in between would show
     assert torch.allclose(s_next[:, 4] - s[:, 4], 0.05 * s_next[:, 1], atol=1e-6)
 
 

@@ -52,10 +52,6 @@ class Replay:
         self.head = -num_envs  # first slot of the episodes now running
 
     @property
-    def num_transitions(self) -> int:
-        return int(self.length.sum())
-
-    @property
     def returns(self) -> Tensor:
         """Undiscounted return of every slot, (slots,); 0 for an empty one."""
         steps = torch.arange(self.reward.shape[1])
