@@ -131,3 +131,9 @@ def tanh_gaussian_log_prob(pre_tanh: Tensor, mean: Tensor, log_std: Tensor) -> T
     )
     squash = 2 * (math.log(2) - pre_tanh - F.softplus(-2 * pre_tanh))
     return (gaussian - squash).sum(dim=-1)
+
+
+@torch.no_grad()
+def soft_update(target: nn.Module, source: nn.Module, rate: float) -> None:
+    """target <- target + rate (source - target): an exponential moving average of the weights."""
+    torch._foreach_lerp_(list(target.parameters()), list(source.parameters()), rate)

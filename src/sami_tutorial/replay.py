@@ -3,16 +3,31 @@
 One slot holds one episode, so no sample can cross the border of an episode or the write head. The
 ``num_envs`` episodes that run in lockstep fill ``num_envs`` slots together and replace the oldest.
 
-Built in chapter 2, *Soft actor-critic from scratch*.
+Built in chapter 2, *Soft actor-critic from scratch*; whole episodes are sampled from chapter 4,
+*A context encoder*, on.
 """
 
 from __future__ import annotations
+
+import hashlib
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from sami_tutorial.sac import Transitions
+
+
+class Episodes(NamedTuple):
+    """A batch of episodes from their first step, padded behind their last."""
+
+    observation: Tensor  # (E, T+1, S)
+    action: Tensor  # (E, T, A)
+    reward: Tensor  # (E, T)
+    terminated: Tensor  # (E, T)
+    mask: Tensor  # (E, T) bool: True where a step was taken, False in the padding
+    context: Tensor  # (E, F) the hidden features; for the oracle and for probes only
 
 
 class Replay:
@@ -48,20 +63,29 @@ class Replay:
         self.reward = torch.zeros(slots, horizon)
         self.terminated = torch.zeros(slots, horizon)
         self.context = torch.zeros(slots, context_dim)
+        self.task = torch.zeros(slots, dtype=torch.int64)  # equal where the contexts are equal
+        self.returns = torch.zeros(slots)  # undiscounted, so far
         self.length = torch.zeros(slots, dtype=torch.int64)
         self.head = -num_envs  # first slot of the episodes now running
 
     @property
-    def returns(self) -> Tensor:
-        """Undiscounted return of every slot, (slots,); 0 for an empty one."""
-        steps = torch.arange(self.reward.shape[1])
-        return (self.reward * (steps < self.length[:, None])).sum(dim=1)
+    def complete(self) -> Tensor:
+        """Which slots hold a finished episode, (slots,) bool."""
+        finished = self.length > 0
+        finished[self._live] = self.length[self._live] == self.horizon
+        return finished
+
+    @property
+    def horizon(self) -> int:
+        return self.reward.shape[1]
 
     def start_episodes(self, observation: np.ndarray, context: np.ndarray) -> None:
         """Opens ``num_envs`` slots with the first observations (N, S) and the contexts (N, F)."""
         self.head = (self.head + self.num_envs) % len(self.length)
         self.observation[self._live, 0] = torch.from_numpy(observation)
         self.context[self._live] = torch.from_numpy(context)
+        self.task[self._live] = torch.tensor([_task_id(each) for each in context])
+        self.returns[self._live] = 0
         self.length[self._live] = 0
 
     def add(
@@ -77,6 +101,7 @@ class Replay:
         self.reward[self._live, t] = torch.from_numpy(reward).float()
         self.observation[self._live, t + 1] = torch.from_numpy(next_observation)
         self.terminated[self._live, t] = torch.from_numpy(terminated).float()
+        self.returns[self._live] += self.reward[self._live, t]
         self.length[self._live] = t + 1
 
     @property
@@ -103,3 +128,34 @@ class Replay:
             next_observation=self.observation[slot, t + 1],
             terminated=self.terminated[slot, t],
         )
+
+    def sample_episodes(self, batch_size: int, generator: torch.Generator) -> Episodes:
+        """``batch_size`` episodes, uniform over all that have begun, with replacement.
+
+        Raises:
+            ValueError: if nothing is stored yet.
+        """
+        stored = self.length.nonzero().squeeze(-1)
+        if len(stored) == 0:
+            raise ValueError("the replay is empty; add transitions before sampling")
+        choice = torch.randint(len(stored), (batch_size,), generator=generator)
+        return self.episodes(stored[choice])
+
+    def episodes(self, slots: Tensor) -> Episodes:
+        """The episodes in these slots, (E,) integers, in their order."""
+        mask = torch.arange(self.horizon) < self.length[slots, None]
+        return Episodes(
+            observation=self.observation[slots],
+            action=self.action[slots],
+            reward=self.reward[slots],
+            terminated=self.terminated[slots],
+            mask=mask,
+            context=self.context[slots],
+        )
+
+
+def _task_id(context: np.ndarray) -> int:
+    """A number that two contexts share exactly if they are equal (64 bits of a hash)."""
+    plus_zero = np.float32(context) + np.float32(0)  # -0 has other bits than 0
+    digest = hashlib.blake2b(plus_zero.tobytes(), digest_size=8).digest()
+    return int.from_bytes(digest, signed=True)

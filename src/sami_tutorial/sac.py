@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sami_tutorial.nets import Actor, Critic
+from sami_tutorial.nets import Actor, Critic, soft_update
 
 
 @dataclass(frozen=True)
@@ -104,6 +104,12 @@ class SAC(nn.Module):
             "temperature": adam([self.log_temperature]),
         }
 
+    def begin(self, observation: np.ndarray) -> None:
+        """A new episode starts everywhere; a policy without memory has nothing to clear."""
+
+    def observe(self, action: np.ndarray, reward: np.ndarray, observation: np.ndarray) -> None:
+        """The step's outcome; a policy without memory has nothing to remember."""
+
     def act(self, observation: np.ndarray, deterministic: bool = False) -> np.ndarray:
         """Actions in [-1, 1] for a batch of observations: (N, S) -> (N, A)."""
         return self.actor.act(observation, self.generator, deterministic)
@@ -160,16 +166,13 @@ class SAC(nn.Module):
     def step(self, name: str, loss: Tensor) -> None:
         """One gradient step of one optimiser, on its own parameters and no others."""
         optimizer = self.optimizers[name]
-        parameters = optimizer.param_groups[0]["params"]
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
         for parameter, gradient in zip(
             parameters, torch.autograd.grad(loss, parameters), strict=True
         ):
             parameter.grad = gradient
         optimizer.step()
 
-    @torch.no_grad()
     def update_target(self) -> None:
         """Q' <- Q' + tau (Q - Q')."""
-        torch._foreach_lerp_(
-            list(self.target.parameters()), list(self.critic.parameters()), self.config.target_rate
-        )
+        soft_update(self.target, self.critic, self.config.target_rate)
