@@ -325,6 +325,99 @@ def test_success_is_judged_at_the_last_step():
     assert not info["success"] and info["skill"] == "push"
 
 
+# ---------------------------------------------------------------------- two trials
+
+
+def two_trials(seed, context, first, second):
+    """Plays ``first`` for 40 steps and ``second`` for 40: observations (81, 5), rewards, infos."""
+    env = gym.make(ID, trials=2)
+    observation, _ = env.reset(seed=seed, options={"context": context})
+    path, rewards, infos = [observation], [], []
+    for t in range(80):
+        expert = first if t < 40 else second
+        observation, reward, _, truncated, info = env.step(expert(path[-1]))
+        assert truncated == (t == 79)
+        path.append(observation)
+        rewards.append(reward)
+        infos.append(info)
+    return np.array(path), np.array(rewards), infos
+
+
+def one_trial(seed, context, expert):
+    env = gym.make(ID)
+    observation, _ = env.reset(seed=seed, options={"context": context})
+    path, rewards, infos = [observation], [], []
+    for _ in range(40):
+        observation, reward, _, _, info = env.step(expert(path[-1]))
+        path.append(observation)
+        rewards.append(reward)
+        infos.append(info)
+    return np.array(path), np.array(rewards), infos
+
+
+def test_a_first_trial_is_an_episode_of_one_trial():
+    context = {"mass": 1.7, "friction": 0.06}
+    path, rewards, infos = two_trials(3, context, scripted_push, scripted_push)
+    alone, alone_rewards, alone_infos = one_trial(3, context, scripted_push)
+    assert np.array_equal(path[:40], alone[:40])
+    assert np.array_equal(rewards[:40], alone_rewards)
+    assert [i["success"] for i in infos[:40]] == [i["success"] for i in alone_infos]
+    assert infos[39]["skill"] == alone_infos[39]["skill"] == "push"
+    assert "trial_success" not in infos[39] and "trial_success" not in alone_infos[39]
+
+
+def test_a_second_trial_starts_afresh_with_the_features_kept():
+    starts = []
+    for seed in range(40):
+        context = {"mass": 1.7, "friction": 0.06}
+        path, rewards, infos = two_trials(seed, context, scripted_push, scripted_push)
+        goal, velocity, height, closure, position = path[40]
+        assert velocity == height == position == 0
+        assert 0.3 <= abs(goal) <= 0.5 and closure in (0, 1)
+        assert all(np.array_equal(i["context"], infos[0]["context"]) for i in infos)
+        assert infos[79]["success"]  # a heavy cube can still be pushed
+        starts.append((path[0, 0], path[0, 3], goal, closure))
+        # The physics of the second trial is that of any trial: another episode from its start.
+        state = (0.0, 0.0, 0.0, float(closure), float(goal))
+        for t in range(40, 80):
+            action = scripted_push(path[t]).astype(float).tolist()
+            state, seen, reward, _ = reference_step(state, action, context)
+            assert rewards[t] == pytest.approx(reward, abs=1e-5)
+            if t < 79:
+                assert np.allclose(path[t + 1], seen, atol=1e-5)
+    goal, fingers, next_goal, next_fingers = np.array(starts).T
+    assert len(np.unique(np.abs(next_goal))) == 40
+    # Independent of the first trial: each share is 1/2 over 40 seeds; 4 and 36 are 5 sigma away.
+    assert 4 < (np.sign(goal) == np.sign(next_goal)).sum() < 36
+    assert 4 < (fingers == next_fingers).sum() < 36
+    assert not np.isclose(np.abs(goal), np.abs(next_goal)).all()
+
+
+def test_each_trial_has_its_own_success_and_skill():
+    light = {"mass": 0.4, "friction": 1.6}  # pick works, push does not
+    for experts, success, skill in (
+        ((scripted_push, scripted_pick), [False, True], ["none", "pick"]),
+        ((scripted_pick, scripted_push), [True, False], ["pick", "none"]),
+    ):
+        _, _, infos = two_trials(0, light, *experts)
+        last = infos[-1]
+        assert last["trial_success"].tolist() == success and last["trial_success"].dtype == bool
+        assert last["trial_skill"].tolist() == skill
+        assert (last["success"], last["skill"]) == (success[1], skill[1])
+        assert (infos[39]["success"], infos[39]["skill"]) == (success[0], skill[0])
+
+
+def test_a_second_trial_draws_no_number_that_one_trial_would_not_leave():
+    """The features and the first start depend on the seed alone, whatever the number of trials."""
+    for distractors in (0, 4):
+        one = gym.make(ID, distractors=distractors)
+        two = gym.make(ID, distractors=distractors, trials=2)
+        for seed in range(20):
+            a, info_a = one.reset(seed=seed)
+            b, info_b = two.reset(seed=seed)
+            assert np.array_equal(a, b) and np.array_equal(info_a["context"], info_b["context"])
+
+
 # ---------------------------------------------------------------------- the vector environment
 
 
@@ -343,14 +436,23 @@ def assert_same(a, b, where="info"):
 
 
 @pytest.mark.parametrize(
-    ("split", "distractors"), [("train", 0), ("extreme", 3), ("train", 8), ("nominal", 8)]
+    ("split", "distractors", "trials"),
+    [
+        ("train", 0, 1),
+        ("extreme", 3, 1),
+        ("train", 8, 1),
+        ("nominal", 8, 1),
+        ("train", 0, 2),
+        ("extreme", 3, 2),
+    ],
 )
-def test_batched_equals_lockstep_bit_for_bit(split, distractors):
-    options = {"seed": 5, "split": split, "distractors": distractors}
+def test_batched_equals_lockstep_bit_for_bit(split, distractors, trials):
+    options = {"seed": 5, "split": split, "distractors": distractors, "trials": trials}
     batched, lockstep = make_vec(ID, 6, **options), LockstepVectorEnv(ID, 6, **options)
     assert batched.observation_space == lockstep.observation_space
     assert batched.action_space == lockstep.action_space
     assert batched.context_features == lockstep.context_features
+    assert batched.max_episode_steps == lockstep.max_episode_steps == 40 * trials
     assert batched.metadata["autoreset_mode"] == lockstep.metadata["autoreset_mode"]
     rng = np.random.default_rng(0)
     contexts = [{"mass": m} for m in (0.1, 0.5, 0.9, 1.3, 1.7, 2.1)]
@@ -361,7 +463,7 @@ def test_batched_equals_lockstep_bit_for_bit(split, distractors):
         {"seed": [3, None, 4, None, 5, 6]},
     ):
         assert_same(batched.reset(**arguments)[0], lockstep.reset(**arguments)[0], "reset")
-        for actions in sticky_actions(rng, 85, 6):  # across two autoresets
+        for actions in sticky_actions(rng, 85 * trials, 6):  # across two autoresets
             for one, other in zip(batched.step(actions), lockstep.step(actions), strict=True):
                 assert_same(one, other)
 
@@ -393,6 +495,11 @@ def test_bad_arguments_are_rejected_by_name():
             gym.make(ID, distractors=distractors)
         with pytest.raises(ValueError, match="distractors"):
             make_vec(ID, 2, distractors=distractors)
+    for trials in (0, 3, -1, 1.5, True, "two", None):
+        with pytest.raises(ValueError, match=r"trials.*choose one of \(1, 2\)"):
+            gym.make(ID, trials=trials)
+        with pytest.raises(ValueError, match="trials"):
+            make_vec(ID, 2, trials=trials)
     env = make_vec(ID, 2, distractors=1)
     with pytest.raises(ResetNeeded):
         env.step(np.zeros((2, 2), np.float32))

@@ -89,6 +89,13 @@ def test_the_end_of_an_episode_follows_same_step_autoreset(id: str) -> None:
             assert np.array_equal(info["context"], old_context)
 
 
+@EVERY_TASK
+def test_a_vector_tells_how_long_its_episodes_are(id: str) -> None:
+    assert make_vec(id, 1).unwrapped.max_episode_steps == TASKS[id].max_episode_steps
+    wrapped = VectorContextObservation(make_vec(id, 1, **short(id)))
+    assert wrapped.unwrapped.max_episode_steps == length(id)
+
+
 @BOTH_KINDS
 def test_every_environment_draws_its_own_contexts(id: str) -> None:
     env = make_vec(id, 16, seed=0)

@@ -26,7 +26,7 @@ for _task in TASKS.values():
             id=_task.id,
             entry_point=_task.entry_point,
             vector_entry_point=_task.vector_entry_point,
-            max_episode_steps=_task.max_episode_steps,
+            max_episode_steps=None if _task.ends_itself else _task.max_episode_steps,
             disable_env_checker=True,
         )
 

@@ -156,7 +156,10 @@ class Task:
     """Everything needed to register one environment: a page of data, no physics.
 
     ``entry_point`` and ``vector_entry_point`` are ``"module:Class"`` strings, so that looking up a
-    task set never imports a simulator.
+    task set never imports a simulator. ``max_episode_steps`` is the length of an episode without
+    options. Where options change it, the environment ends its episodes itself (``ends_itself``)
+    instead of by Gymnasium's wrapper. Under its options, a vector environment tells the length in
+    ``env.unwrapped.max_episode_steps``.
     """
 
     id: str
@@ -165,3 +168,4 @@ class Task:
     space: ContextSpace
     task_sets: TaskSets
     vector_entry_point: str | None = None
+    ends_itself: bool = False

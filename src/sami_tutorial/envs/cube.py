@@ -8,6 +8,10 @@ try leaves no trace in the observation, so an agent has to *remember* what it tr
 
 The task carries the structure of the paper's Panda task (arXiv 2406.04815, section 5) in a form
 that trains in about a minute. Built in chapter 1, *Tasks and skills*.
+
+With ``trials=2`` an episode is two trials of the same hidden features: cube, goal and fingers start
+afresh in the middle, so that only memory can carry what the first trial taught into the second.
+Chapter 8, *SaNCE*, measures embeddings by it.
 """
 
 from __future__ import annotations
@@ -43,6 +47,9 @@ from sami_tutorial.envs.vector import options_per_env, seeds_per_env
 
 SKILLS = ("none", "push", "pick")
 """How the cube left its start; the index is the code used inside the environments."""
+
+TRIALS = (1, 2)
+"""How many trials an episode may have."""
 
 DISTRACTORS = (
     Feature("distractor_0", nominal=1.0, low=0.8, high=1.25),  # Features.speed_gain
@@ -121,27 +128,34 @@ CUBE_MOVE = Task(
     max_episode_steps=MAX_STEPS,
     space=context_space(),
     task_sets=_task_sets(),
+    ends_itself=True,
 )
 
 
 class Episodes:
-    """Turns random numbers into the first state and the features of episodes.
+    """Turns random numbers into the features of episodes and the first state of each trial.
 
     An episode takes a fixed number of uniform random numbers, whether or not its context is given.
-    So one seed gives the same goal and fingers in every context: a fair comparison.
+    So one seed gives the same goals and fingers in every context: a fair comparison. And its first
+    trial is the same however many follow.
     """
 
-    def __init__(self, split: str, distractors: int):
+    def __init__(self, split: str, distractors: int, trials: int):
+        if trials not in TRIALS or isinstance(trials, bool):
+            raise ValueError(f"trials is {trials!r}; choose one of {TRIALS}")
         self.space = context_space(distractors)
         tasks = [self.space.vector(context) for context in CUBE_MOVE.task_sets.split(split)]
         self.tasks = np.stack(tasks)  # (tasks, features)
         self.draw_distractors = split != "nominal"
-        self.numbers = 4 + distractors  # task, distance, side, fingers, distractors
+        self.trials = int(trials)
+        self.steps = MAX_STEPS * self.trials
+        # task, distance, side, fingers, distractors; distance, side, fingers of a second trial
+        self.numbers = 4 + distractors + 3 * (self.trials - 1)
 
     def start(
         self, uniform: Array, given: Sequence[Context | None]
-    ) -> tuple[NDArray[np.float32], Features, Cube]:
-        """Contexts as shown in ``info`` (n, features), the full features, and the first states.
+    ) -> tuple[NDArray[np.float32], Features, list[Cube]]:
+        """Contexts as shown in ``info`` (n, features), the full features, each trial's first state.
 
         Args:
             uniform: numbers in [0, 1), shape (n, ``numbers``).
@@ -156,18 +170,26 @@ class Episodes:
             if context is not None:
                 vectors[i] = self.space.vector(context)
 
-        near, far = GOAL_DISTANCE
-        distance = near + (far - near) * uniform[:, 1]
-        zeros = np.zeros(len(uniform))
-        cube = Cube(
-            position=zeros,
-            velocity=zeros,
-            height=zeros,
-            closure=np.where(uniform[:, 3] < 0.5, 0.0, 1.0),
-            goal=np.where(uniform[:, 2] < 0.5, -distance, distance),
-        )
         absent = [np.full(len(uniform), d.nominal) for d in DISTRACTORS[vectors.shape[1] - 2 :]]
-        return vectors.astype(np.float32), Features(*vectors.T.copy(), *absent), cube
+        return (
+            vectors.astype(np.float32),
+            Features(*vectors.T.copy(), *absent),
+            [first_state(uniform[:, 1:4]), first_state(uniform[:, -3:])][: self.trials],
+        )
+
+
+def first_state(uniform: Array) -> Cube:
+    """The cube at rest at 0, the goal and the fingers drawn; ``uniform`` has shape (n, 3)."""
+    near, far = GOAL_DISTANCE
+    distance = near + (far - near) * uniform[:, 0]
+    zeros = np.zeros(len(uniform))
+    return Cube(
+        position=zeros,
+        velocity=zeros,
+        height=zeros,
+        closure=np.where(uniform[:, 2] < 0.5, 0.0, 1.0),
+        goal=np.where(uniform[:, 1] < 0.5, -distance, distance),
+    )
 
 
 def skill_shown(skill: NDArray[np.int8], cube: Cube) -> NDArray[np.int8]:
@@ -201,26 +223,40 @@ class CubeMoveEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
     Observation, float32 of shape (5,): goal offset (m, signed), velocity (m/s), height (share of
     the greatest), finger closure (0 open, 1 closed) and position (m). Action, shape (2,), in
     [-1, 1]: horizontal speed; close and lift (positive) or lower and open (negative). Reward: see
-    :func:`~sami_tutorial.envs.cube_physics.reward`. Episodes last 40 steps and never terminate.
+    :func:`~sami_tutorial.envs.cube_physics.reward`. A trial lasts 40 steps, an episode
+    ``max_episode_steps`` = 40 ``trials``; it never terminates. The last step of a first trial
+    returns its own reward and info, and the first observation of the second.
 
     ``info`` holds ``context``; after a step also ``success``, whether the cube stands on its goal
-    now (an episode succeeds if it does at its last step); after the last step also ``skill``.
+    now (a trial succeeds if it does at its last step); after the last step of a trial also
+    ``skill``; and after the last step of an episode of two trials also ``trial_success`` and
+    ``trial_skill``, arrays of shape (trials,).
 
     Args:
         split: task set from which each episode's context is drawn.
         distractors: how many of :data:`DISTRACTORS` vary, 0 to 8. They are drawn uniformly for each
             episode, except in the split ``"nominal"`` and where a context is given.
+        trials: 1, or 2 to let cube, goal and fingers start afresh after 40 steps, under the same
+            hidden features.
         render_mode: ``"rgb_array"`` or None.
 
     Raises:
         ContextError: for an unknown split, or a context that does not fit.
-        ValueError: for an impossible number of distractors, or an action of another shape.
+        ValueError: for an impossible number of distractors or trials, or an action of another
+            shape.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 20}  # noqa: RUF012 (Gymnasium's form)
 
-    def __init__(self, split: str = "train", distractors: int = 0, render_mode: str | None = None):
-        self._episodes = Episodes(split, distractors)
+    def __init__(
+        self,
+        split: str = "train",
+        distractors: int = 0,
+        trials: int = 1,
+        render_mode: str | None = None,
+    ):
+        self._episodes = Episodes(split, distractors, trials)
+        self.max_episode_steps = self._episodes.steps
         self.context_features = self._episodes.space.names
         self.observation_space = _OBSERVATION_SPACE
         self.action_space = _ACTION_SPACE
@@ -232,8 +268,10 @@ class CubeMoveEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
         super().reset(seed=seed)
         given = (options or {}).get("context")
         uniform = self.np_random.random((1, self._episodes.numbers))
-        self._context, self._features, self._cube = self._episodes.start(uniform, [given])
+        self._context, self._features, self._firsts = self._episodes.start(uniform, [given])
+        self._cube = self._firsts[0]
         self._skill = np.zeros(1, np.int8)
+        self._finished: list[tuple[bool, str]] = []  # success and skill of each trial
         self._steps = 0
         return observe(self._cube, self._features)[0], {"context": self._context[0].copy()}
 
@@ -244,15 +282,20 @@ class CubeMoveEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
         self._cube = move(self._cube, commands, self._features)
         self._skill = skill_shown(self._skill, self._cube)
         self._steps += 1
-        last = self._steps >= MAX_STEPS
-        info = {
-            "context": self._context[0].copy(),
-            "success": bool(goal_distance(self._cube)[0] <= TOLERANCE),
-        }
-        if last:
+        rewards = reward(self._cube, commands)
+        success = bool(goal_distance(self._cube)[0] <= TOLERANCE)
+        info = {"context": self._context[0].copy(), "success": success}
+        last = self._steps >= self.max_episode_steps
+        if self._steps % MAX_STEPS == 0:
             info["skill"] = SKILLS[self._skill[0]]
-        observation = observe(self._cube, self._features)[0]
-        return observation, float(reward(self._cube, commands)[0]), False, last, info
+            self._finished.append((success, info["skill"]))
+            if not last:
+                self._cube = self._firsts[len(self._finished)]
+                self._skill = np.zeros(1, np.int8)
+            elif self._episodes.trials > 1:
+                info["trial_success"] = np.array([success for success, _ in self._finished])
+                info["trial_skill"] = np.array([s for _, s in self._finished], dtype=object)
+        return observe(self._cube, self._features)[0], float(rewards[0]), False, last, info
 
     def render(self) -> NDArray[np.uint8] | None:
         """The scene as an RGB image, shape (height, width, 3), or None without a render mode."""
@@ -278,13 +321,21 @@ class CubeMoveVectorEnv(VectorEnv):
     Args:
         num_envs: how many, at least 1.
         seed: for the first ``reset()`` that is given none.
-        split, distractors: as for :class:`CubeMoveEnv`.
+        split, distractors, trials: as for :class:`CubeMoveEnv`.
     """
 
     metadata = {"autoreset_mode": AutoresetMode.SAME_STEP}  # noqa: RUF012 (Gymnasium's form)
 
-    def __init__(self, num_envs: int, seed: int = 0, split: str = "train", distractors: int = 0):
-        self._episodes = Episodes(split, distractors)
+    def __init__(
+        self,
+        num_envs: int,
+        seed: int = 0,
+        split: str = "train",
+        distractors: int = 0,
+        trials: int = 1,
+    ):
+        self._episodes = Episodes(split, distractors, trials)
+        self.max_episode_steps = self._episodes.steps
         self.context_features = self._episodes.space.names
         self.num_envs = num_envs
         self.single_observation_space = _OBSERVATION_SPACE
@@ -319,8 +370,10 @@ class CubeMoveVectorEnv(VectorEnv):
         for generator, row in zip(self._generators, uniform, strict=True):
             generator.random(out=row)
         given = [(each or {}).get("context") for each in options]
-        self._context, self._features, self._cube = self._episodes.start(uniform, given)
+        self._context, self._features, self._firsts = self._episodes.start(uniform, given)
+        self._cube = self._firsts[0]
         self._skill = np.zeros(self.num_envs, np.int8)
+        self._finished: list[tuple[NDArray[np.bool_], NDArray[np.object_]]] = []
         self._steps = 0
         return observe(self._cube, self._features), self._info(context=self._context.copy())
 
@@ -333,20 +386,30 @@ class CubeMoveVectorEnv(VectorEnv):
         self._cube = move(self._cube, commands, self._features)
         self._skill = skill_shown(self._skill, self._cube)
         self._steps += 1
-        observation = observe(self._cube, self._features)
         rewards = reward(self._cube, commands)
         never = np.zeros(self.num_envs, dtype=np.bool_)
         success = goal_distance(self._cube) <= TOLERANCE
-        if self._steps < MAX_STEPS:
-            info = self._info(context=self._context.copy(), success=success)
-            return observation, rewards, never, never.copy(), info
+        entries: dict[str, Any] = {"context": self._context.copy(), "success": success}
+        if self._steps % MAX_STEPS:
+            observation = observe(self._cube, self._features)
+            return observation, rewards, never, never.copy(), self._info(**entries)
 
-        skill = np.array(SKILLS, dtype=object)[self._skill]
-        final_info = self._info(context=self._context, success=success, skill=skill)
+        entries["skill"] = np.array(SKILLS, dtype=object)[self._skill]
+        self._finished.append((success, entries["skill"]))
+        if self._steps < self.max_episode_steps:
+            self._cube = self._firsts[len(self._finished)]
+            self._skill = np.zeros(self.num_envs, np.int8)
+            observation = observe(self._cube, self._features)
+            return observation, rewards, never, never.copy(), self._info(**entries)
+
+        if self._episodes.trials > 1:
+            successes, skills = zip(*self._finished, strict=True)
+            entries["trial_success"] = np.stack(successes, axis=1)
+            entries["trial_skill"] = np.stack(skills, axis=1)
         final_obs = np.empty(self.num_envs, dtype=object)
-        final_obs[:] = list(observation)
+        final_obs[:] = list(observe(self._cube, self._features))
         observation, info = self._start([None] * self.num_envs)
-        info |= self._info(final_obs=final_obs, final_info=final_info)
+        info |= self._info(final_obs=final_obs, final_info=self._info(**entries))
         return observation, rewards, never, self._all.copy(), info
 
     def _info(self, **entries: Any) -> dict[str, Any]:

@@ -39,7 +39,8 @@ def make_vec(
 
     Returns:
         A vector environment with same-step autoreset; ``infos["context"]`` has shape
-        (num_envs, features).
+        (num_envs, features), and ``env.unwrapped.max_episode_steps`` is the length of an episode
+        under the options given.
 
     Raises:
         ValueError: if ``num_envs`` is not a positive integer.
@@ -65,6 +66,8 @@ class LockstepVectorEnv(SyncVectorEnv):
             autoreset_mode=AutoresetMode.SAME_STEP,
         )
         self.context_features: tuple[str, ...] = self.envs[0].get_wrapper_attr("context_features")
+        limit = self.envs[0].spec and self.envs[0].spec.max_episode_steps  # by Gymnasium's wrapper
+        self.max_episode_steps: int = limit or self.envs[0].get_wrapper_attr("max_episode_steps")
         self._first_seed: int | None = seed
 
     def reset(
