@@ -175,10 +175,10 @@ def contrast_information(p: ArrayLike, q: ArrayLike, num_samples: ArrayLike) -> 
         return np.log(k)
     ratio = first[second > 0] / second[second > 0]
     weights = np.stack([first[second > 0], second[second > 0]])  # (2, values)
-    largest_sum = ratio.max() * k.max()
-    # The integrand falls off like t below, like exp(-t X) above; in u = log t it is smooth, and
-    # the trapezoidal rule is as exact as the arithmetic.
-    log_t = np.arange(-36 - np.log1p(largest_sum), 5 - np.log(ratio[ratio > 0].min()), 0.2)
+    # The integrand falls off like t X for small t, and like exp(-t) + exp(-t X) for large t. In
+    # log t it is smooth, and the trapezoidal rule is as exact as the arithmetic.
+    smallest, largest = min(1.0, ratio[ratio > 0].min()), max(1.0, ratio.max() * k.max())
+    log_t = np.arange(-36 - np.log(largest), 5 - np.log(smallest), 0.2)
     t = np.exp(log_t)
     decay_p, decay_q = weights @ np.exp(-np.outer(ratio, t))  # each (t,)
     sums = shared * np.exp(-t) - decay_p * decay_q ** (k[:, None] - 1)  # (n, t)
