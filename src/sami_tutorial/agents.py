@@ -1,23 +1,29 @@
 """The methods of the book, each a composition of the pieces below it.
 
-| method   | what the policy sees                     | chapter |
-|----------|------------------------------------------|---------|
-| `sac`    | the observation                          | 2       |
-| `oracle` | the observation and the hidden context   | 3       |
+| method    | what the policy sees     | what trains the encoder                         | chapter |
+|-----------|--------------------------|-------------------------------------------------|---------|
+| `sac`     | s                        |                                                 | 2       |
+| `oracle`  | s and the hidden context |                                                 | 3       |
+| `random`  | s and c                  | nothing                                         | 4       |
+| `tesac`   | s and c                  | the critic's loss                               | 4       |
+| `pearl`   | s and c                  | the critic's loss, KL to the prior              | 4       |
+| `ccm`     | s and c                  | the critic's loss, InfoNCE between tasks        | 6       |
+| `satesac` | s and c                  | the critic's loss, SaNCE within a task          | 8       |
+| `saccm`   | s and c                  | the critic's loss, SaNCE, negatives of any task | 8       |
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from gymnasium.spaces import flatdim
 from gymnasium.vector import VectorEnv
-from safetensors.torch import load
 
+from sami_tutorial.checkpoint import read_policy
+from sami_tutorial.context_sac import ContextConfig, ContextSAC
+from sami_tutorial.encoder import ContextEncoder, PEARLEncoder
 from sami_tutorial.envs import VectorContextObservation
-from sami_tutorial.nets import Actor
 from sami_tutorial.sac import SAC, SACConfig
 
 
@@ -28,23 +34,58 @@ class Method:
     Args:
         name: the key on the command line and in every table.
         sees_context: whether the hidden features are appended to the observation.
+        encoder: the kind of context encoder, or None.
+        train_encoder: False keeps the encoder as it was initialised.
+        contrast: which trajectories are compared, one of ``sami_tutorial.sampling.CONTRASTS``, or
+            None.
     """
 
     name: str
     sees_context: bool = False
+    encoder: type[ContextEncoder] | type[PEARLEncoder] | None = None
+    train_encoder: bool = True
+    contrast: str | None = None
 
     def wrap(self, env: VectorEnv) -> VectorEnv:
         """The environment as this method sees it."""
         return VectorContextObservation(env) if self.sees_context else env
 
-    def make_agent(self, env: VectorEnv, config: SACConfig, seed: int) -> SAC:
-        """A fresh agent for an environment that :meth:`wrap` returned."""
-        return SAC(
-            flatdim(env.single_observation_space), flatdim(env.single_action_space), config, seed
+    def make_agent(
+        self,
+        observation_dim: int,
+        action_dim: int,
+        config: SACConfig,
+        context: ContextConfig,
+        seed: int,
+    ) -> SAC:
+        """A fresh agent for the widths of an environment that :meth:`wrap` returned."""
+        if self.encoder is None:
+            return SAC(observation_dim, action_dim, config, seed)
+        return ContextSAC(
+            observation_dim,
+            action_dim,
+            config,
+            context,
+            encoder_class=self.encoder,
+            contrast=self.contrast,
+            train_encoder=self.train_encoder,
+            seed=seed,
         )
 
 
-METHODS = {method.name: method for method in (Method("sac"), Method("oracle", sees_context=True))}
+METHODS = {
+    method.name: method
+    for method in (
+        Method("sac"),
+        Method("oracle", sees_context=True),
+        Method("random", encoder=ContextEncoder, train_encoder=False),
+        Method("tesac", encoder=ContextEncoder),
+        Method("pearl", encoder=PEARLEncoder),
+        Method("ccm", encoder=ContextEncoder, contrast="ccm"),
+        Method("satesac", encoder=ContextEncoder, contrast="satesac"),
+        Method("saccm", encoder=ContextEncoder, contrast="saccm"),
+    )
+}
 
 
 def get_method(name: str) -> Method:
@@ -59,7 +100,7 @@ def get_method(name: str) -> Method:
 
 
 class FrozenPolicy:
-    """A stored policy: the actor alone, for acting and never for learning.
+    """A stored policy: for acting and never for learning.
 
     Args:
         content: what ``sami_tutorial.checkpoint.policy_bytes`` wrote.
@@ -67,16 +108,33 @@ class FrozenPolicy:
     """
 
     def __init__(self, content: bytes, seed: int = 0):
-        weights = load(content)
-        layers = len([name for name in weights if name.endswith(".weight")])
-        # A file does not keep the order of its tensors, so the layers are asked for by number.
-        matrices = [weights[f"mlp.layers.{i}.weight"] for i in range(layers)]  # each (in, out)
-        observation_dim, *hidden = (len(matrix) for matrix in matrices)
-        action_dim = matrices[-1].shape[1] // 2
-        self.generator = torch.Generator().manual_seed(seed)
-        self.actor = Actor(observation_dim, action_dim, hidden, self.generator)
-        self.actor.load_state_dict(weights)
+        config, weights = read_policy(content)
+        if "mlp.layers.0.weight" in weights:  # an actor stored alone, as in chapter 3
+            weights = {f"actor.{name}": weight for name, weight in weights.items()}
+        method = get_method(config["method"])
+        context = ContextConfig(**config.get("context", {}))
+        layers = len([name for name in weights if re.fullmatch(r"actor.*weight", name)])
+        seen_dim = len(weights["actor.mlp.layers.0.weight"])  # (in, out)
+        action_dim = weights[f"actor.mlp.layers.{layers - 1}.weight"].shape[1] // 2
+        embedding_dim = 0 if method.encoder is None else context.embedding_dim
+        self.agent = method.make_agent(
+            seen_dim - embedding_dim,
+            action_dim,
+            SACConfig(**{**config["sac"], "hidden": tuple(config["sac"]["hidden"])}),
+            context,
+            seed,
+        )
+        policy = self.agent.policy()
+        policy.load_state_dict(policy.state_dict() | weights)
+
+    def begin(self, observation: np.ndarray) -> None:
+        """A new episode starts everywhere: (N, S)."""
+        self.agent.begin(observation)
+
+    def observe(self, action: np.ndarray, reward: np.ndarray, observation: np.ndarray) -> None:
+        """The step's outcome: (N, A), (N,), (N, S)."""
+        self.agent.observe(action, reward, observation)
 
     def act(self, observation: np.ndarray, deterministic: bool = False) -> np.ndarray:
-        """As :meth:`sami_tutorial.sac.SAC.act`: (N, S) -> (N, A)."""
-        return self.actor.act(observation, self.generator, deterministic)
+        """Actions in [-1, 1]: (N, S) -> (N, A)."""
+        return self.agent.act(observation, deterministic)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save, save_file
+from safetensors.torch import load, save, save_file
 from torch import Tensor, nn
 
 
@@ -51,3 +51,18 @@ def policy_bytes(policy: nn.Module, config: str) -> bytes:
     """The weights of a finished policy as a small safetensors file that carries its config."""
     weights = {name: value.detach().contiguous() for name, value in policy.state_dict().items()}
     return save(weights, metadata={"config": config})
+
+
+def read_policy(content: bytes) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Config and weights, as :func:`policy_bytes` wrote them.
+
+    Raises:
+        CheckpointError: if the file is damaged or was not written by this library.
+    """
+    try:
+        weights = load(content)
+        header_size = int.from_bytes(content[:8], "little")  # the format's first field
+        header = json.loads(content[8 : 8 + header_size])
+        return json.loads(header["__metadata__"]["config"]), weights
+    except (SafetensorError, KeyError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"the stored policy is damaged or foreign ({error})") from error

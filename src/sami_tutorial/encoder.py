@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -168,7 +168,8 @@ class PEARLEncoder(nn.Module):
         """The product of the votes before each time t: (E, T+1, S), .. -> (E, T+1, D) twice."""
         precision, weighted = self.votes(observation[:, :-1], action, reward, observation[:, 1:])
         return _product(
-            F.pad(precision.cumsum(dim=1), (0, 0, 1, 0)), F.pad(weighted.cumsum(dim=1), (0, 0, 1, 0))
+            F.pad(precision.cumsum(dim=1), (0, 0, 1, 0)),
+            F.pad(weighted.cumsum(dim=1), (0, 0, 1, 0)),
         )
 
     def forward(self, observation: Tensor, action: Tensor, reward: Tensor) -> Tensor:
@@ -193,11 +194,14 @@ class PEARLEncoder(nn.Module):
         memory: Memory,
     ) -> tuple[Tensor, Memory]:
         """c_t and the next memory: (N, S), (N, A), (N,) -> (N, D)."""
-        precision, weighted, *last_observation = memory
-        if last_observation:
-            vote = self.votes(*last_observation, previous_action, previous_reward, observation)
+        precision, weighted, *last = memory
+        if last:
+            vote = self.votes(last[0], previous_action, previous_reward, observation)
             precision, weighted = precision + vote[0], weighted + vote[1]
         return self.draw(_product(precision, weighted)), (precision, weighted, observation)
+
+
+AnyEncoder = TypeVar("AnyEncoder", bound=nn.Module)
 
 
 def _product(precision: Tensor, weighted: Tensor) -> Gaussian:
@@ -206,9 +210,13 @@ def _product(precision: Tensor, weighted: Tensor) -> Gaussian:
     return Gaussian(variance * weighted, variance)
 
 
-def momentum_copy(encoder: nn.Module) -> nn.Module:
-    """psi*: starts as a copy, carries no gradient, and follows by :func:`nets.soft_update`."""
-    return copy.deepcopy(encoder).requires_grad_(False)
+def momentum_copy(encoder: AnyEncoder) -> AnyEncoder:
+    """psi*: starts as a copy, carries no gradient, and follows by ``nets.soft_update`` (Eq. 13).
+
+    A copy that draws random numbers draws them from the original's generator.
+    """
+    generator = getattr(encoder, "generator", None)
+    return copy.deepcopy(encoder, {id(generator): generator}).requires_grad_(False)
 
 
 def _check_widths(**widths: int) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
@@ -19,16 +20,27 @@ from sami_tutorial.envs import Context, make_vec
 Policy = Callable[[np.ndarray], np.ndarray]
 """Observations (N, S) to actions (N, A)."""
 
+
+@runtime_checkable
+class Agent(Protocol):
+    """A policy with memory: it is told when episodes begin and what each step brought."""
+
+    def begin(self, observation: np.ndarray) -> None: ...
+    def act(self, observation: np.ndarray, deterministic: bool = False) -> np.ndarray: ...
+    def observe(self, action: np.ndarray, reward: np.ndarray, observation: np.ndarray) -> None: ...
+
+
 EVALUATION_SEED = 1_000_000
 """First episode seed of every evaluation: the same episodes for every method and seed."""
 
 
 def evaluate(
-    policy: Policy,
+    policy: Policy | Agent,
     env: str,
     contexts: Sequence[Context],
     *,
     episodes: int = 20,
+    deterministic: bool = True,
     method: str = "sac",
     env_options: dict | None = None,
     first_seed: int = EVALUATION_SEED,
@@ -37,10 +49,11 @@ def evaluate(
     """Runs ``episodes`` whole episodes of ``policy`` in each context.
 
     Args:
-        policy: observations (N, S) to actions (N, A), e.g. ``agent.act`` made deterministic.
+        policy: an agent, or any function from observations (N, S) to actions (N, A).
         env: a Gymnasium id.
         contexts: the tasks.
         episodes: per context; episode k of every context starts from seed ``first_seed + k``.
+        deterministic: whether an agent takes its mean action or a sampled one.
         method: decides what the policy sees (the oracle sees the context).
         env_options: further options of the environment.
         first_seed: see ``episodes``.
@@ -64,7 +77,7 @@ def evaluate(
         vector_env = get_method(method).wrap(make_vec(env, len(chunk), **(env_options or {})))
         options = {"context": [context for context, _ in chunk]}
         seeds = [first_seed + k for _, k in chunk]
-        returns, final = _run_episodes(policy, vector_env, seeds, options)
+        returns, final = _run_episodes(policy, vector_env, seeds, options, deterministic)
         vector_env.close()
         for i, (context, k) in enumerate(chunk):
             rows.append(
@@ -81,16 +94,24 @@ def evaluate(
 
 
 def _run_episodes(
-    policy: Policy, env: VectorEnv, seeds: list[int], options: dict
+    policy: Policy | Agent, env: VectorEnv, seeds: list[int], options: dict, deterministic: bool
 ) -> tuple[NDArray[np.float64], dict]:
     """Returns of one episode in every environment, and the last step's infos."""
     observation, _ = env.reset(seed=seeds, options=options)  # type: ignore[arg-type]
+    if isinstance(policy, Agent):
+        policy.begin(observation)
     returns = np.zeros(env.num_envs)
     while True:
-        observation, reward, terminated, truncated, info = env.step(policy(observation))
+        if isinstance(policy, Agent):
+            action = policy.act(observation, deterministic)
+        else:
+            action = policy(observation)
+        observation, reward, terminated, truncated, info = env.step(action)
         returns += reward
         if (terminated | truncated).any():  # lockstep: all episodes end together
             return returns, info["final_info"]
+        if isinstance(policy, Agent):
+            policy.observe(action, reward, observation)
 
 
 def interval(

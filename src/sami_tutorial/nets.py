@@ -62,6 +62,27 @@ class MLP(nn.Module):
         return self.layers[-1](x)
 
 
+class Standardize(nn.Module):
+    """x -> (x - mean) / std for each column; changes nothing before :meth:`fit`."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, dim: int):
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(dim))
+        self.register_buffer("std", torch.ones(dim))
+
+    def fit(self, x: Tensor) -> None:
+        """Takes mean and standard deviation from (N, dim); a constant column keeps its scale."""
+        std = x.std(dim=0)
+        self.mean.copy_(x.mean(dim=0))
+        self.std.copy_(torch.where(std > 0, std, 1.0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - self.mean) / self.std
+
+
 class Critic(nn.Module):
     """``ensemble`` independent soft Q-functions: (B, S), (B, A) -> (ensemble, B)."""
 
@@ -113,11 +134,11 @@ class Actor(nn.Module):
 
     @torch.inference_mode()
     def act(
-        self, observation: np.ndarray, generator: torch.Generator, deterministic: bool = False
+        self, observation: Tensor, generator: torch.Generator, deterministic: bool = False
     ) -> np.ndarray:
         """Actions in [-1, 1] for a batch of observations, outside training: (N, S) -> (N, A)."""
-        batch = torch.as_tensor(observation, dtype=torch.float32)
-        return (self.mode(batch) if deterministic else self.sample(batch, generator)[0]).numpy()
+        action = self.mode(observation) if deterministic else self.sample(observation, generator)[0]
+        return action.numpy()
 
 
 def tanh_gaussian_log_prob(pre_tanh: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sami_tutorial.nets import Actor, Critic, soft_update
+from sami_tutorial.nets import Actor, Critic, Standardize, soft_update
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,8 @@ class SACConfig:
         target_rate: tau, the step of the target critics towards the critics.
         initial_temperature: weight of the entropy, in units of reward per nat.
         target_entropy: in nats; ``None`` means minus the number of action dimensions.
+        standardize: whether the networks see observations that are standardised, with the mean and
+            the standard deviation of the warm-up.
     """
 
     hidden: tuple[int, ...] = (256, 256)
@@ -46,6 +48,7 @@ class SACConfig:
     target_rate: float = 0.01
     initial_temperature: float = 0.2
     target_entropy: float | None = None
+    standardize: bool = False
 
     def __post_init__(self) -> None:
         if not self.hidden or min(self.hidden) < 1:
@@ -87,6 +90,7 @@ class SAC(nn.Module):
         super().__init__()
         self.config = config = config or SACConfig()
         self.generator = torch.Generator().manual_seed(seed)
+        self.standardize = Standardize(observation_dim)
         self.actor = Actor(observation_dim, action_dim, config.hidden, self.generator)
         self.critic = Critic(observation_dim, action_dim, config.hidden, self.generator)
         self.target = copy.deepcopy(self.critic).requires_grad_(False)
@@ -112,10 +116,19 @@ class SAC(nn.Module):
 
     def act(self, observation: np.ndarray, deterministic: bool = False) -> np.ndarray:
         """Actions in [-1, 1] for a batch of observations: (N, S) -> (N, A)."""
-        return self.actor.act(observation, self.generator, deterministic)
+        batch = self.standardize(torch.as_tensor(observation, dtype=torch.float32))
+        return self.actor.act(batch, self.generator, deterministic)
+
+    def policy(self) -> nn.ModuleDict:
+        """What acting needs, and nothing else: what is stored of a finished agent."""
+        return nn.ModuleDict({"actor": self.actor, "standardize": self.standardize})
 
     def update(self, batch: Transitions) -> dict[str, Tensor]:
         """One step of every optimiser. Returns what to log, left as tensors."""
+        batch = batch._replace(
+            observation=self.standardize(batch.observation),
+            next_observation=self.standardize(batch.next_observation),
+        )
         critic_loss, metrics = self.critic_loss(batch)
         self.step("critic", critic_loss)
 

@@ -15,7 +15,7 @@ import itertools
 import json
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +28,11 @@ from tqdm.auto import tqdm
 
 from sami_tutorial.agents import get_method
 from sami_tutorial.checkpoint import load_checkpoint, save_checkpoint
+from sami_tutorial.context_sac import ContextConfig, ContextSAC
 from sami_tutorial.envs import get_task, make_vec
 from sami_tutorial.replay import Replay
 from sami_tutorial.sac import SAC, SACConfig
+from sami_tutorial.sampling import ContrastiveBatch, NotEnoughTrajectories, contrastive_batch
 
 CHECKPOINT = "checkpoint.safetensors"
 CONFIG = "config.json"
@@ -51,11 +53,15 @@ class TrainConfig:
         warmup_steps: environment steps with random actions before the first update.
         warmup_hold: environment steps for which each random action is held; more than one makes
             the warm-up reach states that independent noise would not.
+        exploring_envs: how many of the environments go on with such random actions after the
+            warm-up, so that the replay never runs out of tries of every kind. Their episodes train
+            the agent, but do not count in the curve.
         update_every: lockstep steps per update, so one update per ``num_envs * update_every``
             environment steps.
         batch_size: transitions per update.
         replay_capacity: in transitions.
         sac: settings of the update.
+        context: settings of the encoder, for the methods that have one.
     """
 
     env: str
@@ -67,10 +73,12 @@ class TrainConfig:
     num_envs: int = 16
     warmup_steps: int = 4_800
     warmup_hold: int = 1
+    exploring_envs: int = 0
     update_every: int = 1
     batch_size: int = 256
     replay_capacity: int = 300_000
     sac: SACConfig = field(default_factory=SACConfig)
+    context: ContextConfig = field(default_factory=ContextConfig)
 
     def __post_init__(self) -> None:
         get_task(self.env)
@@ -88,6 +96,11 @@ class TrainConfig:
         ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; give a positive integer")
+        if not 0 <= self.exploring_envs < self.num_envs:
+            raise ValueError(
+                f"exploring_envs is {self.exploring_envs}; give at least 0 and fewer than the "
+                f"{self.num_envs} environments"
+            )
         if self.warmup_steps < self.num_envs:
             raise ValueError(
                 f"warmup_steps is {self.warmup_steps}; give at least one for each of the "
@@ -105,8 +118,12 @@ class TrainConfig:
     @classmethod
     def from_json(cls, text: str) -> TrainConfig:
         values = json.loads(text)
-        sac = values.pop("sac")
-        return cls(**values, sac=SACConfig(**{**sac, "hidden": tuple(sac["hidden"])}))
+        sac, context = values.pop("sac"), values.pop("context", {})
+        return cls(
+            **values,
+            sac=SACConfig(**{**sac, "hidden": tuple(sac["hidden"])}),
+            context=ContextConfig(**context),
+        )
 
 
 RECIPES: dict[str, dict[str, Any]] = {
@@ -127,10 +144,24 @@ RECIPES: dict[str, dict[str, Any]] = {
 }
 """Settings that differ from the defaults, per environment, the same for all methods."""
 
+ENCODER_RECIPES: dict[str, dict[str, Any]] = {
+    "sami/CubeMove-v0": {
+        "update_every": 2,
+        "exploring_envs": 6,
+        "replay_capacity": 60_000,
+        "sac": replace(RECIPES["sami/CubeMove-v0"]["sac"], standardize=True),
+        "context": ContextConfig(contrast_weight=0.01),
+    },
+}
+"""What the methods with an encoder change; chapters 4 and 9 give the reasons and the controls."""
 
-def recipe(env: str, **overrides: Any) -> TrainConfig:
-    """The book's settings for ``env``, with any of them overridden."""
-    return TrainConfig(env=env, **{**RECIPES.get(env, {}), **overrides})
+
+def recipe(env: str, method: str = "sac", **overrides: Any) -> TrainConfig:
+    """The book's settings for ``method`` in ``env``, with any of them overridden."""
+    settings = RECIPES.get(env, {})
+    if get_method(method).encoder is not None:
+        settings = settings | ENCODER_RECIPES.get(env, {})
+    return TrainConfig(env=env, method=method, **{**settings, **overrides})
 
 
 class Run:
@@ -138,19 +169,23 @@ class Run:
 
     def __init__(self, config: TrainConfig):
         self.config = config
-        method = get_method(config.method)
+        self.method = method = get_method(config.method)
         self.horizon = get_task(config.env).max_episode_steps
         self.env: VectorEnv = method.wrap(
             make_vec(config.env, config.num_envs, config.split, **config.env_options)
         )
-        self.agent: SAC = method.make_agent(self.env, config.sac, config.seed)
+        observation_dim = flatdim(self.env.single_observation_space)
+        action_dim = flatdim(self.env.single_action_space)
+        self.agent: SAC = method.make_agent(
+            observation_dim, action_dim, config.sac, config.context, config.seed
+        )
         self.generator = torch.Generator().manual_seed(config.seed)  # draws the batches
         self.replay = Replay(
             config.replay_capacity,
             config.num_envs,
             self.horizon,
-            flatdim(self.env.single_observation_space),
-            flatdim(self.env.single_action_space),
+            observation_dim,
+            action_dim,
             len(self.env.unwrapped.context_features),  # type: ignore[attr-defined]
         )
         self.round = 0
@@ -176,37 +211,70 @@ class Run:
         rng = np.random.default_rng(round_seed)
         observation, info = self.env.reset(seed=int(round_seed.generate_state(1)[0]))
         self.replay.start_episodes(observation, info["context"])
+        self.agent.begin(observation)
         episode_return = np.zeros(config.num_envs)
         metrics: dict[str, torch.Tensor] = {}
 
         for t in itertools.count():
-            if self.env_steps >= config.warmup_steps:
+            if t % config.warmup_hold == 0:
+                random = rng.uniform(-1, 1, self.env.action_space.shape).astype(np.float32)
+            if self.env_steps < config.warmup_steps:
+                action = random
+            else:
                 action = self.agent.act(observation)
-            elif t % config.warmup_hold == 0:
-                action = rng.uniform(-1, 1, self.env.action_space.shape).astype(np.float32)
+                action[: config.exploring_envs] = random[: config.exploring_envs]
 
             observation, reward, terminated, truncated, info = self.env.step(action)
             done = terminated | truncated
             last = bool(done.any())  # lockstep: all episodes end together
             next_observation = np.stack(info["final_obs"]) if last else observation
             self.replay.add(action, reward, next_observation, terminated)
+            self.agent.observe(action, reward, next_observation)
             episode_return += reward
             self.env_steps += config.num_envs
 
             warm = self.env_steps >= config.warmup_steps
             if warm and self.env_steps // config.num_envs % config.update_every == 0:
-                batch = self.replay.sample(config.batch_size, self.generator)
-                metrics = self.agent.update(batch)
+                metrics = self.update()
                 self.updates += 1
             if last or self.env_steps >= config.steps:
                 break
 
         record: dict[str, float] = {"env_steps": self.env_steps, "updates": self.updates}
         if last:
-            record["episode_return"] = float(episode_return.mean())
+            counted = slice(config.exploring_envs, None)
+            record["episode_return"] = float(episode_return[counted].mean())
             if "success" in info["final_info"]:
-                record["success"] = float(np.mean(info["final_info"]["success"]))
+                record["success"] = float(np.mean(info["final_info"]["success"][counted]))
         return record | {name: float(value) for name, value in metrics.items()}
+
+    def update(self) -> dict[str, torch.Tensor]:
+        """One update of the agent from the replay."""
+        if self.updates == 0 and self.config.sac.standardize:
+            everything = self.replay.episodes(self.replay.length.nonzero().squeeze(-1))
+            self.agent.standardize.fit(everything.observation[:, :-1][everything.mask])
+        if not isinstance(self.agent, ContextSAC):
+            return self.agent.update(self.replay.sample(self.config.batch_size, self.generator))
+        episodes = self.replay.sample_episodes(self.config.context.episodes, self.generator)
+        return self.agent.update(episodes, self.config.batch_size, self.contrast())
+
+    def contrast(self) -> ContrastiveBatch | None:
+        """The trajectories that the method compares; None if it compares none, or not yet."""
+        if self.method.contrast is None:
+            return None
+        settings = self.config.context
+        try:
+            return contrastive_batch(
+                self.replay,
+                self.method.contrast,
+                settings.contrast_batch,
+                self.generator,
+                fraction=settings.fraction,
+                same_task=settings.same_task,
+                shuffle_returns=settings.shuffle_returns,
+            )
+        except NotEnoughTrajectories:
+            return None
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Everything a resumed run needs that is an array."""

@@ -1,0 +1,288 @@
+"""SAC with a context encoder: the policy acts on (s_t, c_t), and the critic's loss trains c.
+
+    repeat:
+        sample whole episodes from the replay, and the trajectories of the contrast
+        c_t  <- psi(s_0:t, a_0:t-1, r_0:t-1)            with gradient
+        c*_t <- psi*(the same)                          without
+        critics, psi   minimise the SAC critic loss at (s_t, c_t), its target at (s_t+1, c*_t+1),
+                       plus alpha times the contrastive loss
+        actor          minimise the SAC actor loss at (s_t, c_t), c_t held fixed
+        temperature    as in SAC
+        target Q', psi* follow by exponential moving averages
+
+Source: arXiv 2406.04815, section 4 and algorithm in the appendix. Built in chapter 4, *A context
+encoder*; the contrastive term in chapter 6, *CCM*, and chapter 8, *SaNCE*.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sami_tutorial.contrastive import bce_contrast, info_nce, sance
+from sami_tutorial.encoder import ContextEncoder, Encoder, PEARLEncoder, momentum_copy
+from sami_tutorial.nets import Standardize, soft_update
+from sami_tutorial.replay import Episodes
+from sami_tutorial.sac import SAC, SACConfig, Transitions
+from sami_tutorial.sampling import ContrastiveBatch
+
+
+@dataclass(frozen=True)
+class ContextConfig:
+    """Settings of the encoder and of its contrastive loss.
+
+    Args:
+        episodes: whole episodes that each update encodes; its transitions are drawn from them.
+        hidden: width of the encoder's LSTM (of its hidden layers, for PEARL's).
+        embedding_dim: D, the width of c.
+        momentum: m of Eq. 13, the step of psi* towards psi.
+        contrast_weight: alpha, what the contrastive loss weighs beside the critic's.
+        contrast_batch: queries, positives and negatives per contrast; K = contrast_batch + 1.
+        temperature: beta of the similarity exp(q . k / beta).
+        loss: ``"softmax"``, the paper's Eq. 1 and 3, or ``"bce"``, the official code's sigmoid
+            variant.
+        skill_weight: of the skill-aware contrast: ``"min"``, ``"max"`` or ``"none"`` as in
+            :func:`sami_tutorial.contrastive.sance`, or ``"return_gap"``, the official code's
+            difference of mean rewards per step, cut to [0, 1].
+        fraction: of a task's trajectories that count as good, and as bad.
+        same_task: ``"context"`` or ``"worker"``, see
+            :func:`sami_tutorial.sampling.contrastive_batch`.
+        shuffle_returns: the control in which good and bad mean nothing.
+        kl_weight: of KL(belief || prior) in PEARL's loss.
+    """
+
+    episodes: int = 32
+    hidden: int = 64
+    embedding_dim: int = 6
+    momentum: float = 0.05
+    contrast_weight: float = 1.0
+    contrast_batch: int = 12
+    temperature: float = 0.1
+    loss: str = "softmax"
+    skill_weight: str = "min"
+    fraction: float = 0.5
+    same_task: str = "context"
+    shuffle_returns: bool = False
+    kl_weight: float = 0.1
+
+    def __post_init__(self) -> None:
+        for name in ("episodes", "hidden", "embedding_dim", "contrast_batch"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; give a positive integer")
+        for name in ("contrast_weight", "kl_weight"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; give a number from 0 up")
+        if not 0 < self.momentum <= 1:
+            raise ValueError(f"momentum is {self.momentum}; give a number in (0, 1]")
+        if self.temperature <= 0:
+            raise ValueError(f"temperature is {self.temperature}; give a number above 0")
+        if not 0 < self.fraction <= 0.5:
+            raise ValueError(f"fraction is {self.fraction}; give a number in (0, 0.5]")
+        for name, known in {
+            "loss": ("softmax", "bce"),
+            "skill_weight": ("min", "max", "none", "return_gap"),
+            "same_task": ("context", "worker"),
+        }.items():
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; choose one of {known}")
+        if self.loss == "bce" and self.skill_weight in ("min", "max"):
+            raise ValueError(
+                f"skill_weight is {self.skill_weight!r}, which the loss 'bce' does not know; "
+                "choose 'return_gap' or 'none'"
+            )
+
+
+class EpisodeMemory:
+    """The embedding of each running episode, brought up to date step by step.
+
+    Args:
+        encoder: what embeds.
+        action_dim: A.
+    """
+
+    embedding: Tensor  # (N, D), c_t of each environment
+
+    def __init__(self, encoder: Encoder, action_dim: int):
+        self.encoder = encoder
+        self.action_dim = action_dim
+
+    def begin(self, observation: Tensor) -> None:
+        """A new episode starts in every environment: (N, S)."""
+        num_envs = len(observation)
+        self._memory = self.encoder.initial_memory(num_envs)
+        self.observe(torch.zeros(num_envs, self.action_dim), torch.zeros(num_envs), observation)
+
+    @torch.inference_mode()
+    def observe(self, action: Tensor, reward: Tensor, observation: Tensor) -> None:
+        """The outcome of a step: a_{t-1} (N, A), r_{t-1} (N,), s_t (N, S)."""
+        self.embedding, self._memory = self.encoder.step(observation, action, reward, self._memory)
+
+    def append_to(self, observation: Tensor) -> Tensor:
+        """What the policy sees: (N, S) -> (N, S+D)."""
+        return torch.cat([observation, self.embedding], dim=-1)
+
+
+class ContextSAC(SAC):
+    """SAC on (s, c), with the encoder that makes c.
+
+    Args:
+        observation_dim, action_dim: S and A, of the environment.
+        config: settings of SAC.
+        context: settings of the encoder and the contrast.
+        encoder_class: the kind of encoder.
+        contrast: ``"ccm"``, ``"satesac"``, ``"saccm"`` or None.
+        train_encoder: False freezes the encoder as it was initialised.
+        seed: of the initial weights and of all noise.
+    """
+
+    def __init__(
+        self,
+        observation_dim: int,
+        action_dim: int,
+        config: SACConfig | None = None,
+        context: ContextConfig | None = None,
+        encoder_class: type[ContextEncoder] | type[PEARLEncoder] = ContextEncoder,
+        contrast: str | None = None,
+        train_encoder: bool = True,
+        seed: int = 0,
+    ):
+        context = context or ContextConfig()
+        super().__init__(observation_dim + context.embedding_dim, action_dim, config, seed)
+        self.standardize = Standardize(observation_dim)  # of s alone; c has no fixed scale
+        self.context = context
+        self.contrast = contrast
+        self.encoder = encoder_class(
+            observation_dim, action_dim, self.generator, context.hidden, context.embedding_dim
+        )
+        self.momentum_encoder = momentum_copy(self.encoder)
+        if train_encoder:  # whatever lowers the critic's loss may also move the encoder
+            encoder_parameters = list(self.encoder.parameters())
+            self.optimizers["critic"].add_param_group({"params": encoder_parameters})
+        else:
+            self.encoder.requires_grad_(False)
+        self.memory = EpisodeMemory(self.encoder, action_dim)
+
+    def begin(self, observation: np.ndarray) -> None:
+        self.memory.begin(self._seen(observation))
+
+    def observe(self, action: np.ndarray, reward: np.ndarray, observation: np.ndarray) -> None:
+        self.memory.observe(_tensor(action), _tensor(reward), self._seen(observation))
+
+    def act(self, observation: np.ndarray, deterministic: bool = False) -> np.ndarray:
+        """Actions in [-1, 1] from the observation and the episode so far: (N, S) -> (N, A)."""
+        seen = self.memory.append_to(self._seen(observation))
+        return self.actor.act(seen, self.generator, deterministic)
+
+    def _seen(self, observation: np.ndarray) -> Tensor:
+        return self.standardize(_tensor(observation))
+
+    def policy(self) -> nn.ModuleDict:
+        return nn.ModuleDict({**super().policy(), "encoder": self.encoder})
+
+    def update(  # type: ignore[override]  # whole episodes instead of transitions
+        self, episodes: Episodes, batch_size: int, contrast: ContrastiveBatch | None = None
+    ) -> dict[str, Tensor]:
+        """One step of every optimiser. Returns what to log, left as tensors."""
+        episodes = episodes._replace(observation=self.standardize(episodes.observation))
+        batch = self.transitions(episodes, batch_size)
+        critic_loss, metrics = self.critic_loss(batch)
+        encoder_loss, encoder_metrics = self.encoder_loss(episodes, contrast)
+        self.step("critic", critic_loss + encoder_loss)
+
+        actor_loss, log_prob = self.actor_loss(batch.observation.detach())
+        self.step("actor", actor_loss)
+
+        temperature_loss = self.temperature_loss(log_prob)
+        self.step("temperature", temperature_loss)
+
+        self.update_target()
+        soft_update(self.momentum_encoder, self.encoder, self.context.momentum)
+        return (
+            metrics
+            | encoder_metrics
+            | {
+                "critic_loss": critic_loss.detach(),
+                "actor_loss": actor_loss.detach(),
+                "entropy": -log_prob.mean(),
+                "temperature": self.temperature,
+            }
+        )
+
+    def transitions(self, episodes: Episodes, batch_size: int) -> Transitions:
+        """``batch_size`` steps of the episodes, each seen with its context.
+
+        The context of a step, c_t, carries the gradient; that of the step after it, c*_{t+1}, comes
+        from psi* and does not.
+        """
+        inputs = episodes.observation, episodes.action, episodes.reward
+        c = self.encoder(*inputs)  # (E, T+1, D)
+        with torch.no_grad():
+            target_c = self.momentum_encoder(*inputs)
+        # Only steps that were taken are drawn, so nothing of the padding enters a loss.
+        e, t = episodes.mask.nonzero(as_tuple=True)
+        drawn = torch.randint(len(e), (batch_size,), generator=self.generator)
+        e, t = e[drawn], t[drawn]
+        return Transitions(
+            observation=torch.cat([episodes.observation[e, t], c[e, t]], dim=-1),
+            action=episodes.action[e, t],
+            reward=episodes.reward[e, t],
+            next_observation=torch.cat(
+                [episodes.observation[e, t + 1], target_c[e, t + 1]], dim=-1
+            ),
+            terminated=episodes.terminated[e, t],
+        )
+
+    def encoder_loss(
+        self, episodes: Episodes, contrast: ContrastiveBatch | None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """What trains the encoder beside the critic's loss, weighted; and what to log of it."""
+        loss = torch.zeros(())
+        metrics = {}
+        if contrast is not None:
+            contrastive_loss = self.contrastive_loss(contrast)
+            metrics["contrastive_loss"] = contrastive_loss.detach()
+            loss = loss + self.context.contrast_weight * contrastive_loss
+        if isinstance(self.encoder, PEARLEncoder):
+            belief = self.encoder.belief(episodes.observation, episodes.action, episodes.reward)
+            kl = belief.kl_from_standard()[:, 1:][episodes.mask].mean()
+            metrics["kl"] = kl.detach()
+            loss = loss + self.context.kl_weight * kl
+        return loss, metrics
+
+    def contrastive_loss(self, batch: ContrastiveBatch) -> Tensor:
+        """The method's contrast, between embeddings after the same number of steps.
+
+        That number is drawn anew for each update, from 1 to the whole episode: c must be good for
+        the policy at any time, and trajectories cut at different times would tell each other apart
+        by their length.
+        """
+        settings = self.context
+        horizon = batch.query.action.shape[1]
+        steps = int(torch.randint(1, horizon + 1, (), generator=self.generator))
+
+        def embed(encoder: nn.Module, episodes: Episodes) -> Tensor:
+            return encoder(
+                self.standardize(episodes.observation[:, : steps + 1]),
+                episodes.action[:, :steps],
+                episodes.reward[:, :steps],
+            )[:, -1]
+
+        query = embed(self.encoder, batch.query)  # (P, D)
+        with torch.no_grad():
+            positive = embed(self.momentum_encoder, batch.positive)  # (P, D)
+            negatives = embed(self.momentum_encoder, batch.negatives)  # (N, D)
+        keys = query, positive, negatives, settings.temperature
+        skill_aware = self.contrast != "ccm"
+        if skill_aware and settings.loss == "softmax" and settings.skill_weight != "return_gap":
+            return sance(*keys, weight=settings.skill_weight)
+        loss = bce_contrast(*keys) if settings.loss == "bce" else info_nce(*keys)
+        if skill_aware and settings.skill_weight == "return_gap":
+            loss = loss * (batch.return_gap / horizon).clamp(0, 1)
+        return loss
+
+
+def _tensor(x: np.ndarray) -> Tensor:
+    return torch.as_tensor(x, dtype=torch.float32)
