@@ -8,6 +8,7 @@ from sami_tutorial.agents import FrozenPolicy
 from sami_tutorial.checkpoint import policy_bytes
 from sami_tutorial.cli import main
 from sami_tutorial.sac import SAC, SACConfig
+from sami_tutorial.train import TrainConfig
 
 CUBE = "sami/CubeMove-v0"
 
@@ -61,11 +62,14 @@ def test_help(command, capsys):
     assert "usage: sami" in capsys.readouterr().out
 
 
-def test_a_stored_policy_acts_like_its_agent():
+@pytest.mark.parametrize("form", ["actor alone", "policy"])
+def test_a_stored_policy_acts_like_its_agent(form):
     agent = SAC(4, 3, SACConfig(hidden=(8, 16, 12)), seed=2)
-    policy = FrozenPolicy(policy_bytes(agent.actor, "{}"))
+    config = TrainConfig(CUBE, sac=agent.config).to_json()
+    stored = agent.actor if form == "actor alone" else agent.policy()
+    policy = FrozenPolicy(policy_bytes(stored, config))
     observation = torch.randn(5, 4, generator=torch.Generator().manual_seed(0)).numpy()
     assert (policy.act(observation, True) == agent.act(observation, True)).all()
-    for each in (agent, policy):
+    for each in (agent, policy.agent):
         each.generator.manual_seed(9)
     assert (policy.act(observation) == agent.act(observation)).all()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -14,7 +15,15 @@ from sami_tutorial.agents import METHODS
 from sami_tutorial.checkpoint import load_checkpoint
 from sami_tutorial.envs import SPLITS, TASKS, task_sets
 from sami_tutorial.evaluate import evaluate
-from sami_tutorial.train import CHECKPOINT, CONFIG, Run, TrainConfig, recipe, train
+from sami_tutorial.train import (
+    CHECKPOINT,
+    CONFIG,
+    Run,
+    TrainConfig,
+    TrainingDiverged,
+    recipe,
+    train,
+)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -35,6 +44,11 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--seed", type=int, default=0, help="of everything random (default 0)")
     one.add_argument("--steps", type=int, metavar="N", help="environment steps (default: recipe)")
     one.add_argument("--split", default="train", help="task set to train on (default train)")
+    one.add_argument(
+        "--shuffle-returns",
+        action="store_true",
+        help="rank trajectories by permuted returns: the control of satesac and saccm",
+    )
     one.add_argument("--run-dir", type=Path, required=True, help="where config and weights go")
     one.add_argument(
         "--checkpoint-seconds", type=float, default=60.0, help="time between two (default 60)"
@@ -65,6 +79,8 @@ def run_train(arguments: argparse.Namespace) -> None:
         split=arguments.split,
         **changes,
     )
+    if arguments.shuffle_returns:
+        config = replace(config, context=replace(config.context, shuffle_returns=True))
     train(config, arguments.run_dir, checkpoint_seconds=arguments.checkpoint_seconds)
 
 
@@ -78,7 +94,7 @@ def run_evaluate(arguments: argparse.Namespace) -> None:
     tables = []
     for split in arguments.splits:
         table = evaluate(
-            lambda observation: run.agent.act(observation, deterministic=True),
+            run.agent,
             config.env,
             task_sets(config.env).split(split),
             episodes=arguments.episodes,
@@ -109,7 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     torch.set_num_threads(1)  # networks this small run fastest on one thread
     try:
         parsed.run(parsed)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, TrainingDiverged) as error:
         print(f"sami {parsed.command}: {error}", file=sys.stderr)
         return 2
     return 0

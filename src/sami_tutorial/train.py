@@ -35,7 +35,12 @@ from sami_tutorial.sac import SAC, SACConfig
 from sami_tutorial.sampling import ContrastiveBatch, NotEnoughTrajectories, contrastive_batch
 
 CHECKPOINT = "checkpoint.safetensors"
+EXPLODED = 1e8  # no logged quantity comes near it in a healthy run
 CONFIG = "config.json"
+
+
+class TrainingDiverged(RuntimeError):
+    """A logged quantity or a weight is no longer a sensible number."""
 
 
 @dataclass(frozen=True)
@@ -170,10 +175,10 @@ class Run:
     def __init__(self, config: TrainConfig):
         self.config = config
         self.method = method = get_method(config.method)
-        self.horizon = get_task(config.env).max_episode_steps
         self.env: VectorEnv = method.wrap(
             make_vec(config.env, config.num_envs, config.split, **config.env_options)
         )
+        self.horizon: int = self.env.unwrapped.max_episode_steps  # type: ignore[attr-defined]
         observation_dim = flatdim(self.env.single_observation_space)
         action_dim = flatdim(self.env.single_action_space)
         self.agent: SAC = method.make_agent(
@@ -237,6 +242,7 @@ class Run:
             if warm and self.env_steps // config.num_envs % config.update_every == 0:
                 metrics = self.update()
                 self.updates += 1
+                self.check(metrics)
             if last or self.env_steps >= config.steps:
                 break
 
@@ -257,6 +263,20 @@ class Run:
             return self.agent.update(self.replay.sample(self.config.batch_size, self.generator))
         episodes = self.replay.sample_episodes(self.config.context.episodes, self.generator)
         return self.agent.update(episodes, self.config.batch_size, self.contrast())
+
+    def check(self, quantities: dict[str, torch.Tensor]) -> None:
+        """Stops a run that went wrong, before it can overwrite a good checkpoint.
+
+        Raises:
+            TrainingDiverged: if any entry is NaN, infinite or enormous.
+        """
+        for name, value in quantities.items():
+            largest = float(value.detach().abs().max())
+            if not largest < EXPLODED:  # also true for NaN
+                raise TrainingDiverged(
+                    f"{name} is {largest} after {self.env_steps} environment steps "
+                    f"({self.updates} updates)"
+                )
 
     def contrast(self) -> ContrastiveBatch | None:
         """The trajectories that the method compares; None if it compares none, or not yet."""
@@ -356,31 +376,38 @@ def train(
 
     Raises:
         ValueError: if ``run_dir`` holds a run with another config.
+        TrainingDiverged: at the first NaN or exploding quantity, with its name, the step and the
+            last good checkpoint.
     """
     run = Run(config)
-    directory = None if run_dir is None else Path(run_dir)
-    if directory is not None:
-        _claim(directory, config)
-        if (directory / CHECKPOINT).exists():
-            run.restore(*load_checkpoint(directory / CHECKPOINT))
+    checkpoint = None if run_dir is None else Path(run_dir) / CHECKPOINT
+    if checkpoint is not None:
+        _claim(checkpoint.parent, config)
+        if checkpoint.exists():
+            run.restore(*load_checkpoint(checkpoint))
 
     def save() -> None:
-        if directory is not None:
-            save_checkpoint(directory / CHECKPOINT, run.tensors(), run.counters())
+        if checkpoint is not None:
+            run.check(dict(run.agent.named_parameters()))
+            save_checkpoint(checkpoint, run.tensors(), run.counters())
 
     saved_at = time.monotonic()
     title = f"{config.method} on {config.env.removeprefix('sami/')}, seed {config.seed}"
-    with tqdm(total=config.steps, initial=run.env_steps, desc=title, unit="step",
-              unit_scale=True, disable=not progress) as bar:  # fmt: skip
-        for record in run.rounds():
-            bar.update(min(run.env_steps, config.steps) - bar.n)
-            bar.set_postfix({k: f"{record[k]:.3g}" for k in ("episode_return",) if k in record})
-            if on_round is not None:
-                on_round(run)
-            if time.monotonic() - saved_at >= checkpoint_seconds:
-                save()
-                saved_at = time.monotonic()
-    save()
+    try:
+        with tqdm(total=config.steps, initial=run.env_steps, desc=title, unit="step",
+                  unit_scale=True, disable=not progress) as bar:  # fmt: skip
+            for record in run.rounds():
+                bar.update(min(run.env_steps, config.steps) - bar.n)
+                bar.set_postfix({k: f"{record[k]:.3g}" for k in ("episode_return",) if k in record})
+                if on_round is not None:
+                    on_round(run)
+                if time.monotonic() - saved_at >= checkpoint_seconds:
+                    save()
+                    saved_at = time.monotonic()
+        save()
+    except TrainingDiverged as error:
+        good = checkpoint if checkpoint is not None and checkpoint.exists() else "none"
+        raise TrainingDiverged(f"{error}; last good checkpoint: {good}") from None
     run.env.close()
     return TrainResult(config, run.agent, pd.DataFrame(run.curve))
 
