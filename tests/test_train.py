@@ -4,16 +4,25 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 from sami_tutorial.checkpoint import CheckpointError
+from sami_tutorial.context_sac import ContextConfig, ContextSAC
 from sami_tutorial.envs import get_task, task_sets
 from sami_tutorial.evaluate import evaluate, interval
-from sami_tutorial.sac import SACConfig
-from sami_tutorial.train import CHECKPOINT, Run, TrainConfig, recipe, train
+from sami_tutorial.sac import SAC, SACConfig
+from sami_tutorial.train import (
+    CHECKPOINT,
+    Run,
+    TrainConfig,
+    TrainingDiverged,
+    recipe,
+    train,
+)
 
 CUBE = "sami/CubeMove-v0"
 
@@ -79,8 +88,11 @@ def test_the_last_transition_of_an_episode_leads_to_its_true_end():
     assert replay.terminated.sum() == 0  # a time limit is no termination
 
 
-def test_resumed_run_equals_the_uninterrupted_one(tmp_path):
-    whole = train(small(), progress=False)
+@pytest.mark.parametrize("method", ["sac", "satesac", "pearl"])
+def test_resumed_run_equals_the_uninterrupted_one(method, tmp_path):
+    settings = {} if method == "sac" else {"context": ContextConfig(episodes=4, hidden=8)}
+    config = small(method=method, **settings)
+    whole = train(config, progress=False)
 
     class Killed(Exception):
         pass
@@ -90,8 +102,8 @@ def test_resumed_run_equals_the_uninterrupted_one(tmp_path):
             raise Killed
 
     with pytest.raises(Killed):
-        train(small(), tmp_path, progress=False, checkpoint_seconds=0, on_round=kill)
-    resumed = train(small(), tmp_path, progress=False)
+        train(config, tmp_path, progress=False, checkpoint_seconds=0, on_round=kill)
+    resumed = train(config, tmp_path, progress=False)
     assert torch.equal(weights(whole.agent), weights(resumed.agent))
     assert len(resumed.curve) == len(whole.curve)
     assert resumed.curve["critic_loss"].equals(whole.curve["critic_loss"])
@@ -99,7 +111,7 @@ def test_resumed_run_equals_the_uninterrupted_one(tmp_path):
 
 SCRIPT = """
 import sys
-from sami_tutorial.sac import SACConfig
+from sami_tutorial.sac import SAC, SACConfig
 from sami_tutorial.train import TrainConfig, train
 config = TrainConfig("sami/CubeMove-v0", steps=40_000, num_envs=4, warmup_steps=160,
                      batch_size=16, replay_capacity=400, sac=SACConfig(hidden=(8,)))
@@ -128,6 +140,58 @@ def test_kill_9_leaves_a_whole_checkpoint(tmp_path):
     while fresh.round < run.round:
         next(rounds)
     assert torch.equal(weights(fresh.agent), weights(run.agent))
+
+
+def test_nan_stops_training_and_names_the_last_good_checkpoint(tmp_path, monkeypatch):
+    config = small(method="tesac", context=ContextConfig(episodes=4, hidden=8))
+    train(replace(config, steps=480), tmp_path / "short", progress=False)
+    content = (tmp_path / "short" / CHECKPOINT).read_bytes()
+    run_dir = tmp_path / "run"
+    run_dir.mkdir()
+    (run_dir / "config.json").write_text(config.to_json())
+    (run_dir / CHECKPOINT).write_bytes(content)
+
+    update = ContextSAC.update
+
+    def poisoned(self, episodes, *arguments):
+        return update(self, episodes._replace(reward=episodes.reward * float("nan")), *arguments)
+
+    monkeypatch.setattr(ContextSAC, "update", poisoned)
+    with pytest.raises(TrainingDiverged) as stop:
+        train(config, run_dir, checkpoint_seconds=0, progress=False)
+    message = str(stop.value)
+    assert "is nan after 484 environment steps" in message
+    assert str(run_dir / CHECKPOINT) in message
+    assert (run_dir / CHECKPOINT).read_bytes() == content  # nothing bad was written over it
+    with pytest.raises(TrainingDiverged, match="last good checkpoint: none"):
+        train(config, progress=False)
+
+
+def test_exploding_weights_are_not_saved(tmp_path):
+    def spoil(run):
+        with torch.no_grad():
+            run.agent.actor.mlp.layers[0].weight[0, 0] = float("inf")
+
+    with pytest.raises(TrainingDiverged, match=r"actor.mlp.layers.0.weight is inf"):
+        train(small(steps=160), tmp_path, progress=False, on_round=spoil)
+    assert not (tmp_path / CHECKPOINT).exists()
+
+
+def test_exploring_environments_act_at_random_and_do_not_count():
+    class Still(SAC):
+        def act(self, observation, deterministic=False):
+            return np.zeros((len(observation), 2), np.float32)
+
+    run = Run(small(exploring_envs=1, warmup_hold=8))
+    run.agent.__class__ = Still
+    for _ in range(2):
+        record = run.run_round()
+    action = run.replay.action[4:8]  # the round after the warm-up
+    assert not action[1:].any()
+    assert len(action[0].unique(dim=0)) == 5  # 40 steps, each draw held for 8
+    assert record["episode_return"] == pytest.approx(
+        float(run.replay.returns[5:8].mean()), rel=1e-5
+    )
 
 
 def test_another_config_or_a_damaged_checkpoint_is_refused(tmp_path):
