@@ -108,10 +108,11 @@ def _run_episodes(
             action = policy(observation)
         observation, reward, terminated, truncated, info = env.step(action)
         returns += reward
-        if (terminated | truncated).any():  # lockstep: all episodes end together
-            return returns, info["final_info"]
+        last = (terminated | truncated).any()  # lockstep: all episodes end together
         if isinstance(policy, Agent):
-            policy.observe(action, reward, observation)
+            policy.observe(action, reward, np.stack(info["final_obs"]) if last else observation)
+        if last:
+            return returns, info["final_info"]
 
 
 def interval(
