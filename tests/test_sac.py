@@ -212,6 +212,18 @@ def test_each_step_moves_its_own_parameters_only():
         assert moved == {name}
 
 
+def test_a_step_does_not_depend_on_how_the_gradient_lies_in_memory():
+    """Where the input asks for a gradient, too, the first layer's comes with other strides."""
+    plain = SAC(4, 2, SACConfig(hidden=(8,)), seed=0)
+    traced = SAC(4, 2, SACConfig(hidden=(8,)), seed=0)
+    draw = torch.Generator().manual_seed(1)
+    observation, action = torch.randn(16, 4, generator=draw), torch.rand(16, 2, generator=draw)
+    plain.step("critic", (plain.critic(observation, action) ** 2).sum())
+    traced.step("critic", (traced.critic(observation.requires_grad_(), action) ** 2).sum())
+    for one, other in zip(plain.critic.parameters(), traced.critic.parameters(), strict=True):
+        assert torch.allclose(one, other, atol=1e-6)
+
+
 def test_actor_loss_prefers_better_actions():
     """With Q(s, a) = sum(a) and no entropy bonus the policy moves towards a = 1."""
     agent, batch = make_agent(), make_batch(size=64)

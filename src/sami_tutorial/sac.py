@@ -183,7 +183,7 @@ class SAC(nn.Module):
         for parameter, gradient in zip(
             parameters, torch.autograd.grad(loss, parameters), strict=True
         ):
-            parameter.grad = gradient
+            parameter.grad = gradient.contiguous()  # fused Adam reads memory, not strides
         optimizer.step()
 
     def update_target(self) -> None:
