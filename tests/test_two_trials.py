@@ -88,6 +88,19 @@ def test_skills_are_balanced_in_every_task_and_succeed_where_the_closed_form_say
     assert ((mostly.skill == PUSH).sum(dim=1) == 9).all()
 
 
+def test_a_moved_camera_shifts_positions_alike_within_a_task_and_nothing_else(trials):
+    moved = two_trials.move_camera(trials, 0.5, np.random.default_rng(0))
+    shift = moved.observation - trials.observation
+    assert (shift[..., :4] == 0).all()
+    offset = shift[:, :1, :1, 4]
+    assert torch.allclose(shift[..., 4], offset.expand_as(shift[..., 4]), atol=1e-6)
+    assert len(offset.unique()) == 30 and -0.5 < offset.min() < -0.3 and 0.3 < offset.max() < 0.5
+    for name in set(trials._fields) - {"observation"}:
+        assert torch.equal(getattr(moved, name), getattr(trials, name))
+    with pytest.raises(ValueError, match=r"spread is -0\.1"):
+        two_trials.move_camera(trials, -0.1, np.random.default_rng(0))
+
+
 # ---------------------------------------------------------------------- contrasts
 
 

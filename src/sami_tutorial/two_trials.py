@@ -32,7 +32,7 @@ from sami_tutorial.contrastive import bce_contrast, info_nce, mi_lower_bound, sa
 from sami_tutorial.encoder import ContextEncoder, momentum_copy
 from sami_tutorial.envs import Context, make_vec, task_sets
 from sami_tutorial.envs.cube import context_space
-from sami_tutorial.envs.cube_physics import MAX_STEPS
+from sami_tutorial.envs.cube_physics import MAX_STEPS, OBSERVATION
 from sami_tutorial.envs.cube_skills import optimal_skill, scripted_pick, scripted_push
 from sami_tutorial.nets import MLP, soft_update
 from sami_tutorial.sampling import CONTRASTS, split_by_return
@@ -153,6 +153,23 @@ def play(
         next_returns=table(np.stack(next_returns, axis=1).astype(np.float32)),
         context=torch.tensor(np.stack([space.vector(each) for each in contexts])).float(),
     )
+
+
+def move_camera(trials: Trials, spread: float, rng: np.random.Generator) -> Trials:
+    """The same trials through a camera that hangs elsewhere in every task.
+
+    The observed position is shifted by a number drawn for each task, uniform in [-spread, spread]
+    metres. It is the same in all trials of a task, plain to see, and of no use: a loud distractor.
+
+    Raises:
+        ValueError: if ``spread`` is negative.
+    """
+    if spread < 0:
+        raise ValueError(f"spread is {spread}; give a number of metres from 0 up")
+    offset = torch.from_numpy(rng.uniform(-spread, spread, len(trials.observation))).float()
+    observation = trials.observation.clone()
+    observation[..., OBSERVATION.index("position")] += offset[:, None, None]
+    return trials._replace(observation=observation)
 
 
 @dataclass(frozen=True)
@@ -283,6 +300,7 @@ def train_encoder(
     config: EncoderConfig,
     seed: int,
     watch: Callable[[ContextEncoder, int], None] | None = None,
+    sampler: type[ContrastSampler] = ContrastSampler,
 ) -> tuple[ContextEncoder, list[float]]:
     """An encoder, and its loss at every update (of a softmax contrast in nats, 0 being chance).
 
@@ -291,6 +309,7 @@ def train_encoder(
         config: the objective and its settings.
         seed: of the initial weights and of all draws.
         watch: called after every update with the encoder and the number of updates so far.
+        sampler: draws the contrasts; a subclass may draw others.
     """
     generator = torch.Generator().manual_seed(seed)
     observation_dim, action_dim = trials.observation.shape[-1], trials.action.shape[-1]
@@ -298,11 +317,11 @@ def train_encoder(
     parameters = list(encoder.parameters())
     if config.objective in CONTRASTS:
         key_encoder = momentum_copy(encoder)
-        sampler = ContrastSampler(trials, config, generator)
+        contrasts = sampler(trials, config, generator)
 
         def loss_of_a_batch() -> Tensor:
             soft_update(key_encoder, encoder, config.target_rate)
-            return _contrastive_loss(encoder, key_encoder, trials, sampler.draw(), config)
+            return _contrastive_loss(encoder, key_encoder, trials, contrasts.draw(), config)
     else:
         head_inputs = {"critic": observation_dim + action_dim, "outlook": len(EXPERTS)}
         head = MLP((encoder.embedding_dim + head_inputs[config.objective], 64, 64, 1), generator)
