@@ -1,4 +1,4 @@
-"""Which trajectories are compared: ranks against sorting by hand, roles against their definition."""
+"""Which trajectories are compared: ranks against sorting by hand, roles against definitions."""
 
 import numpy as np
 import pytest
