@@ -166,6 +166,13 @@ def test_no_critic_lifts_info_nce_above_the_truth(chapter, seed):
     assert mean < truth + SIGMAS * error
 
 
+def test_dv_and_nwj_by_hand(chapter):
+    plus = torch.tensor([1.0, 3.0], dtype=torch.float64)
+    minus = torch.tensor([[1.0, 2.0], [4.0, 5.0]], dtype=torch.float64).log()  # mean of exp: 3
+    assert chapter["dv_estimate"](plus, minus).item() == pytest.approx(2 - math.log(3))
+    assert chapter["nwj_estimate"](plus, minus).item() == pytest.approx(1 + 2 - 3)
+
+
 def test_nwj_of_the_perfect_critic_is_unbiased_and_dv_is_biased_upwards(chapter):
     truth, d, num_keys, g = 1.0, 6, 5, generator()
     batches = [batch_scores(chapter, truth, d, num_keys, g, queries=4) for _ in range(1500)]
