@@ -139,7 +139,7 @@ def test_update_is_its_parts_in_order():
         for name in agent.optimizers
     }
     by_hand.generator.set_state(agent.generator.get_state())
-    slow = flat(agent.momentum_encoder)
+    slow, target = flat(agent.momentum_encoder), flat(agent.target)
     batch, contrast = episodes(8, 0), contrast_of()
     agent.update(batch, 32, contrast)
 
@@ -158,6 +158,9 @@ def test_update_is_its_parts_in_order():
     assert torch.allclose(agent.log_temperature, by_hand.log_temperature)
     # psi* <- m psi + (1 - m) psi*, with the psi of after the step
     assert torch.allclose(flat(agent.momentum_encoder), 0.05 * flat(agent.encoder) + 0.95 * slow)
+    # Q' <- tau Q + (1 - tau) Q', with the Q of after the step
+    tau = agent.config.target_rate
+    assert torch.allclose(flat(agent.target), tau * flat(agent.critic) + (1 - tau) * target)
 
 
 def test_a_frozen_encoder_stays_as_it_was_born():
