@@ -127,11 +127,13 @@ def test_sliders_work_and_survive_the_theme(driver: WebDriver, address: str, pag
     rail = rails[0]
     state = """
         const plot = arguments[0].closest(".sami-plot");
-        return [plot.layout.sliders[0].active ?? 0, JSON.stringify(plot.data)];
+        const {active = 0, steps} = plot.layout.sliders[0];
+        return [active, JSON.stringify(plot.data), active / (steps.length - 1)];
     """
     before = driver.execute_script(state, rail)
     scroll_to(driver, rail)
-    ActionChains(driver).move_to_element(rail).click().perform()
+    aside = rail.rect["width"] / 4 * (1 if before[2] < 0.5 else -1)  # away from where it stands
+    ActionChains(driver).move_to_element_with_offset(rail, int(aside), 0).click().perform()
     WebDriverWait(driver, 10).until(lambda d: d.execute_script(state, rail)[1] != before[1])
     chosen = driver.execute_script(state, rail)[0]
     assert chosen != before[0]
@@ -156,9 +158,10 @@ def test_hovering_tells_values(driver: WebDriver, address: str, page: str) -> No
         # The middle of the longest line or map that answers to the pointer.
         offset = driver.execute_script(
             """
-            const plot = arguments[0];
-            const {xaxis, yaxis} = plot._fullLayout;
+            const [plot, subplot] = arguments;
+            const {xaxis, yaxis} = plot._fullLayout._plots[subplot];
             const traces = plot._fullData.filter((each) => each.visible === true &&
+              each.xaxis + each.yaxis === subplot &&
               ["scatter", "heatmap"].includes(each.type) &&
               each.hoverinfo !== "skip" && each.x?.length && each.x[0] !== null);
             if (!traces.length) return null;
@@ -170,6 +173,7 @@ def test_hovering_tells_values(driver: WebDriver, address: str, page: str) -> No
             return [place(xaxis, trace.x, i), place(yaxis, trace.y, j)].map(Math.round);
             """,
             plot,
+            layer.get_attribute("data-subplot"),
         )
         if offset is None:
             continue
