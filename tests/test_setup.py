@@ -184,8 +184,8 @@ MODULES = {
     for path in sorted(SRC.rglob("*.py"))
 }
 
-PICKLES = {"cPickle", "cloudpickle", "dill", "joblib", "marshal", "pickle", "shelve"}
-UNSAFE = {"torch.load", "torch.save", "pandas.read_pickle"}
+PICKLES = {"cPickle", "cloudpickle", "dill", "marshal", "pickle", "shelve"}
+UNSAFE = {"joblib.dump", "joblib.load", "pandas.read_pickle", "torch.load", "torch.save"}
 GLOBAL_RNG = re.compile(
     r"random\..+"
     r"|numpy\.random\.(?!default_rng$|Generator$|SeedSequence$|BitGenerator$|PCG64$|Philox$).+"
@@ -224,7 +224,7 @@ def breaches(source: str) -> Iterator[str]:
     tree = ast.parse(source)
     names = aliases(tree)
     for name in names.values():
-        if name.partition(".")[0] in PICKLES:
+        if name.partition(".")[0] in PICKLES or name in UNSAFE:
             yield f"pickles: {name}"
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute | ast.Name):
@@ -254,6 +254,7 @@ def test_no_pickle_and_no_global_random_numbers(module: str) -> None:
     [
         "import pickle",
         "from joblib import load",
+        "import joblib\njoblib.dump(model, path)",
         "import torch\ntorch.load(path)",
         "from torch import load\nload(path)",
         "import numpy as np\nnp.load(path, allow_pickle=True)",
@@ -278,6 +279,7 @@ def test_a_breach_is_seen(source: str) -> None:
         "import numpy as np\nnp.load(path, allow_pickle=False)",
         "import torch\ng = torch.Generator().manual_seed(0)\ntorch.randn(3, generator=g)",
         "x.normal_(generator=g)",
+        "from joblib import Parallel",
         "from safetensors.torch import load, save\nload(save(tensors))",
     ],
 )

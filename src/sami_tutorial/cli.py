@@ -1,57 +1,91 @@
-"""The command line: ``sami train`` and ``sami evaluate``."""
+"""The command line: ``sami train``, ``evaluate``, ``sweep`` and ``verify``."""
 
 from __future__ import annotations
 
 import argparse
+import math
+import os
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
-import pandas as pd
 import torch
 
+from sami_tutorial import sweep as sweeps
 from sami_tutorial.agents import METHODS
-from sami_tutorial.checkpoint import load_checkpoint
-from sami_tutorial.envs import SPLITS, TASKS, task_sets
-from sami_tutorial.evaluate import evaluate
-from sami_tutorial.train import (
-    CHECKPOINT,
-    CONFIG,
-    Run,
-    TrainConfig,
-    TrainingDiverged,
-    recipe,
-    train,
+from sami_tutorial.checkpoint import CheckpointWarning
+from sami_tutorial.envs import SPLITS, TASKS
+from sami_tutorial.lock import RunDirBusy
+from sami_tutorial.results import data_dir
+from sami_tutorial.runs import evaluate_run, open_run, write_table
+from sami_tutorial.sweep import read_sweep, run_sweep
+from sami_tutorial.train import TrainingDiverged, recipe, train
+from sami_tutorial.verify import (
+    AGREEING,
+    MEAN_TOLERANCE,
+    RETURN_TOLERANCE,
+    check_files,
+    reproduce,
 )
+from sami_tutorial.workers import BACKENDS
+
+RANKED = [name for name, method in METHODS.items() if method.contrast in ("satesac", "saccm")]
+"""The methods whose contrast ranks trajectories by their return."""
+
+
+class UsageError(ValueError):
+    """Arguments that make no command."""
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that needs one line to say what is wrong."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{self.prog}: {message}; see `{self.prog} --help`")
 
 
 def parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser(
-        prog="sami", description="Train and evaluate the agents of the SaMI tutorial book."
+    top = Parser(
+        prog="sami",
+        description="Train and evaluate the agents of the SaMI tutorial book, and check its data.",
     )
-    commands = top.add_subparsers(dest="command", required=True)
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     one = commands.add_parser(
         "train",
         help="train one agent; call it again to resume",
         description="Train one agent with the book's recipe. A run that was interrupted goes on "
-        "where its last checkpoint was written, exactly as if it had never stopped.",
+        "where its last checkpoint was written, exactly as if it had never stopped: call the same "
+        "command again. Should that checkpoint be damaged, the one before it is used. The first "
+        "line says how much memory the run needs.",
         epilog="example: sami train --env sami/CubeMove-v0 --method oracle --run-dir runs/oracle",
     )
     one.add_argument("--env", required=True, metavar="ID", help=f"one of {', '.join(TASKS)}")
     one.add_argument("--method", default="sac", metavar="M", help=f"one of {', '.join(METHODS)}")
-    one.add_argument("--seed", type=int, default=0, help="of everything random (default 0)")
-    one.add_argument("--steps", type=int, metavar="N", help="environment steps (default: recipe)")
-    one.add_argument("--split", default="train", help="task set to train on (default train)")
+    one.add_argument("--seed", type=integer(0), default=0, help="of everything random (default 0)")
+    one.add_argument(
+        "--steps", type=integer(1), metavar="N", help="environment steps (default: recipe)"
+    )
+    one.add_argument(
+        "--split", default="train", choices=[*SPLITS, "nominal"], help="tasks (default: train)"
+    )
     one.add_argument(
         "--shuffle-returns",
         action="store_true",
-        help="rank trajectories by permuted returns: the control of satesac and saccm",
+        help=f"rank trajectories by permuted returns: the control of {' and '.join(RANKED)}",
     )
-    one.add_argument("--run-dir", type=Path, required=True, help="where config and weights go")
     one.add_argument(
-        "--checkpoint-seconds", type=float, default=60.0, help="time between two (default 60)"
+        "--run-dir", type=Path, required=True, metavar="DIR", help="where config and weights go"
+    )
+    one.add_argument(
+        "--checkpoint-seconds",
+        type=seconds,
+        default=60.0,
+        metavar="S",
+        help="least time between two checkpoints (default 60)",
     )
     one.set_defaults(run=run_train)
 
@@ -59,18 +93,121 @@ def parser() -> argparse.ArgumentParser:
         "evaluate",
         help="evaluate a trained agent without updates",
         description="Run a trained agent in every task of the given splits, with mean actions and "
-        "no updates, and write one row per episode.",
+        "no updates, and write one row per episode: context, episode, episode_seed, "
+        "episode_return, success, skill, split, benchmark, method, seed, env_steps. Every method "
+        "and seed meets the same episodes.",
         epilog="example: sami evaluate --run-dir runs/oracle --out oracle.parquet",
     )
-    two.add_argument("--run-dir", type=Path, required=True, help="what `sami train` wrote")
-    two.add_argument("--splits", nargs="+", default=list(SPLITS), help="default: all three")
-    two.add_argument("--episodes", type=int, default=20, help="per task (default 20)")
-    two.add_argument("--out", type=Path, required=True, help="the table, as Parquet")
+    two.add_argument(
+        "--run-dir", type=Path, required=True, metavar="DIR", help="what `sami train` wrote"
+    )
+    two.add_argument(
+        "--splits",
+        nargs="+",
+        default=list(SPLITS),
+        choices=[*SPLITS, "nominal"],
+        metavar="SPLIT",
+        help=f"some of {', '.join(SPLITS)}, nominal (default: the first three)",
+    )
+    two.add_argument(
+        "--episodes", type=integer(1), default=20, metavar="N", help="per task (default 20)"
+    )
+    two.add_argument(
+        "--out", type=Path, required=True, metavar="FILE", help="the table, as Parquet"
+    )
     two.set_defaults(run=run_evaluate)
+
+    three = commands.add_parser(
+        "sweep",
+        help="train and evaluate many agents, several at a time",
+        description=f"{sweeps.__doc__}"
+        "\nRuns that fail are tried once more at the end, then listed with their errors, and\n"
+        "the exit status is 1. Each run is a process with one thread.\n",
+        epilog="examples:\n"
+        "  sami sweep sweeps/cubemove.toml --workers 4\n"
+        "  sami sweep sweeps/cubemove.toml --backend dask --scheduler tcp://10.0.0.1:8786",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    three.add_argument("file", type=Path, metavar="FILE.toml", help="which runs, see above")
+    three.add_argument(
+        "--backend",
+        choices=BACKENDS,
+        default="loky",
+        help="who runs them: loky needs nothing else (default); dask and ray need `make scale`",
+    )
+    three.add_argument(
+        "--workers",
+        type=integer(1),
+        default=os.cpu_count() or 1,
+        metavar="N",
+        help="runs at a time (default: one per core)",
+    )
+    three.add_argument(
+        "--scheduler",
+        metavar="ADDRESS",
+        help="of a running dask or ray cluster, whose workers see this folder under the same path "
+        "(default: start one on this computer)",
+    )
+    three.add_argument(
+        "--run-dir", type=Path, metavar="DIR", help="where the runs go (default: runs/<FILE>)"
+    )
+    three.set_defaults(run=run_the_sweep)
+
+    four = commands.add_parser(
+        "verify",
+        help="check that the stored results are what they say they are",
+        description="Check every file of data/ against its hash in data/manifest.json. Then run "
+        "randomly chosen stored policies again, in all tasks and from the seeds of their result "
+        f"tables. A table is reproduced if at least {AGREEING:.0%} of a policy's returns differ "
+        f"from the stored ones by at most {RETURN_TOLERANCE:g} of the returns' standard deviation, "
+        f"and their mean by at most {MEAN_TOLERANCE:g} of it. The exit status is 1 if anything is "
+        "wrong. The data are those of the clone you are in, or of the folder $SAMI_DATA.",
+        epilog="example: sami verify --sample 5 --seed 1",
+    )
+    four.add_argument(
+        "--sample",
+        "--checkpoints",
+        type=integer(0),
+        default=3,
+        metavar="N",
+        help="how many policies to run again (default 3)",
+    )
+    four.add_argument("--seed", type=integer(0), default=0, help="of the choice (default 0)")
+    four.add_argument(
+        "--episodes", type=integer(1), default=5, metavar="N", help="per task (default 5)"
+    )
+    four.set_defaults(run=run_verify)
     return top
 
 
-def run_train(arguments: argparse.Namespace) -> None:
+def integer(least: int) -> Callable[[str], int]:
+    """An argument's type: an integer from ``least`` up."""
+
+    def convert(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = least - 1
+        if value < least:
+            kind = {0: "an integer from 0 up", 1: "a positive integer"}[least]
+            raise argparse.ArgumentTypeError(f"{text!r} is out of place; give {kind}")
+        return value
+
+    return convert
+
+
+def seconds(text: str) -> float:
+    """An argument's type: a time from 0 up."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is out of place; give seconds from 0 up")
+    return value
+
+
+def run_train(arguments: argparse.Namespace) -> int:
     changes = {} if arguments.steps is None else {"steps": arguments.steps}
     config = recipe(
         arguments.env,
@@ -80,52 +217,89 @@ def run_train(arguments: argparse.Namespace) -> None:
         **changes,
     )
     if arguments.shuffle_returns:
+        if arguments.method not in RANKED:
+            raise ValueError(
+                f"--shuffle-returns means nothing to the method {arguments.method!r}; "
+                f"leave it out, or choose one of {RANKED}"
+            )
         config = replace(config, context=replace(config.context, shuffle_returns=True))
     train(config, arguments.run_dir, checkpoint_seconds=arguments.checkpoint_seconds)
+    return 0
 
 
-def run_evaluate(arguments: argparse.Namespace) -> None:
-    for name in (CONFIG, CHECKPOINT):
-        if not (arguments.run_dir / name).is_file():
-            raise ValueError(f"--run-dir {str(arguments.run_dir)!r} holds no {name}; train first")
-    config = TrainConfig.from_json((arguments.run_dir / CONFIG).read_text())
-    run = Run(config)
-    run.restore(*load_checkpoint(arguments.run_dir / CHECKPOINT))
-    tables = []
-    for split in arguments.splits:
-        table = evaluate(
-            run.agent,
-            config.env,
-            task_sets(config.env).split(split),
-            episodes=arguments.episodes,
-            method=config.method,
-            env_options=config.env_options,
-        )
-        tables.append(
-            table.assign(
-                benchmark=config.env.removeprefix("sami/").lower(),
-                method=config.method,
-                seed=config.seed,
-                split=split,
-                env_steps=run.env_steps,
-            )
-        )
-    table = pd.concat(tables, ignore_index=True)
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = arguments.out.with_suffix(".tmp")
-    table.to_parquet(temporary, index=False)
-    temporary.replace(arguments.out)
+def run_evaluate(arguments: argparse.Namespace) -> int:
+    out: Path = arguments.out
+    if out.is_dir():
+        raise ValueError(f"--out {str(out)!r} is a directory; name a file, say {out / 'x.parquet'}")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise ValueError(f"--out {str(out)!r} lies below a file; name another place") from None
+    run = open_run(arguments.run_dir)
+    table = evaluate_run(run, arguments.splits, arguments.episodes)
+    write_table(table, out)
     columns = [c for c in ("episode_return", "success") if table[c].notna().all()]
     print(table.astype(dict.fromkeys(columns, float)).groupby("split")[columns].mean().round(3))
+    return 0
+
+
+def run_the_sweep(arguments: argparse.Namespace) -> int:
+    run_dir = arguments.run_dir or Path("runs") / arguments.file.stem
+    jobs = read_sweep(arguments.file, run_dir)
+    errors = run_sweep(
+        jobs,
+        backend=arguments.backend,
+        number=arguments.workers,
+        scheduler=arguments.scheduler,
+    )
+    if errors:
+        print(f"sami sweep: {len(errors)} of {len(jobs)} runs failed twice:", file=sys.stderr)
+        for name, error in errors.items():
+            print(f"  {name}: {error}", file=sys.stderr)
+        return 1
+    print(f"all {len(jobs)} runs are finished: {run_dir}")
+    return 0
+
+
+def run_verify(arguments: argparse.Namespace) -> int:
+    directory = data_dir()
+    files, wrong = check_files(directory)
+    print(f"{files - len(wrong)} of {files} files have the hash that the manifest lists")
+    if not wrong:
+        for result in reproduce(
+            directory, number=arguments.sample, episodes=arguments.episodes, seed=arguments.seed
+        ):
+            if isinstance(result, str):
+                wrong.append(result)
+            elif not result.holds:
+                wrong.append(f"{result}: not reproduced")
+            else:
+                print(f"{result}: reproduced")
+    for line in wrong:
+        print(f"sami verify: {line}", file=sys.stderr)
+    return 1 if wrong else 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command; a bad argument ends in one line that says what to do."""
-    parsed = parser().parse_args(arguments)
+    """Runs one command; whatever goes wrong ends in one line that says what to do.
+
+    Returns:
+        The exit status: 0, 1 if a sweep or a check failed, 2 after a bad argument, 130 if stopped.
+    """
     torch.set_num_threads(1)  # networks this small run fastest on one thread
-    try:
-        parsed.run(parsed)
-    except (ValueError, OSError, TrainingDiverged) as error:
-        print(f"sami {parsed.command}: {error}", file=sys.stderr)
-        return 2
-    return 0
+    command = "sami"
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", CheckpointWarning)
+        warnings.showwarning = lambda message, *_: print(f"{command}: {message}", file=sys.stderr)
+        try:
+            parsed = parser().parse_args(arguments)
+            command = f"sami {parsed.command}"
+            return parsed.run(parsed)
+        except UsageError as error:
+            print(error, file=sys.stderr)
+        except (ValueError, OSError, TrainingDiverged, RunDirBusy) as error:
+            print(f"{command}: {' '.join(str(error).split())}", file=sys.stderr)
+        except KeyboardInterrupt:
+            print(f"{command}: stopped; the same command goes on from here", file=sys.stderr)
+            return 130
+    return 2

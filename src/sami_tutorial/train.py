@@ -3,7 +3,8 @@
 Training proceeds in rounds. In a round all environments run one episode in lockstep; its reset
 seed depends only on the run's seed and the round's number. Between rounds the state of a run is
 therefore the agent, the replay and a few counters, and that is what a checkpoint holds: a resumed
-run goes on exactly as if it had never stopped.
+run goes on exactly as if it had never stopped. The replay is allocated once, so the memory that a
+run will need is known when it starts.
 
 Built in chapter 2, *Soft actor-critic from scratch*.
 """
@@ -15,6 +16,7 @@ import itertools
 import json
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -27,9 +29,15 @@ from gymnasium.vector import VectorEnv
 from tqdm.auto import tqdm
 
 from sami_tutorial.agents import get_method
-from sami_tutorial.checkpoint import load_checkpoint, save_checkpoint
+from sami_tutorial.checkpoint import (
+    CheckpointError,
+    has_checkpoint,
+    load_checkpoint,
+    save_checkpoint,
+)
 from sami_tutorial.context_sac import ContextConfig, ContextSAC
 from sami_tutorial.envs import get_task, make_vec
+from sami_tutorial.lock import exclusive
 from sami_tutorial.replay import Replay
 from sami_tutorial.sac import SAC, SACConfig
 from sami_tutorial.sampling import ContrastiveBatch, NotEnoughTrajectories, contrastive_batch
@@ -122,13 +130,21 @@ class TrainConfig:
 
     @classmethod
     def from_json(cls, text: str) -> TrainConfig:
-        values = json.loads(text)
-        sac, context = values.pop("sac"), values.pop("context", {})
-        return cls(
-            **values,
-            sac=SACConfig(**{**sac, "hidden": tuple(sac["hidden"])}),
-            context=ContextConfig(**context),
-        )
+        """The inverse of :meth:`to_json`.
+
+        Raises:
+            ValueError: if the text is something else.
+        """
+        try:
+            values = json.loads(text)
+            sac, context = values.pop("sac"), values.pop("context", {})
+            return cls(
+                **values,
+                sac=SACConfig(**{**sac, "hidden": tuple(sac["hidden"])}),
+                context=ContextConfig(**context),
+            )
+        except (json.JSONDecodeError, AttributeError, KeyError, TypeError) as error:
+            raise ValueError(f"not the config of a run: {error!r}") from error
 
 
 RECIPES: dict[str, dict[str, Any]] = {
@@ -323,8 +339,38 @@ class Run:
             "curve": self.curve,
         }
 
+    def memory(self) -> str:
+        """What the run keeps in memory from start to end, in one line.
+
+        A trained parameter is there four times, with its gradient and Adam's two moments.
+        """
+        mebibyte = 2**20
+        replay = sum(each.nbytes for each in vars(self.replay).values() if torch.is_tensor(each))
+        trained = sum(p.nbytes for p in self.agent.parameters() if p.requires_grad)
+        networks = sum(each.nbytes for each in self.agent.state_dict().values()) + 3 * trained
+        transitions = self.replay.reward.numel()
+        return (
+            f"memory: replay {replay / mebibyte:.1f} MiB ({transitions:,} transitions), "
+            f"networks and optimisers {networks / mebibyte:.1f} MiB; "
+            f"each of the two checkpoints about {(replay + networks - trained) / mebibyte:.1f} MiB"
+        )
+
     def restore(self, tensors: dict[str, torch.Tensor], counters: dict[str, Any]) -> None:
-        """The inverse of :meth:`tensors` and :meth:`counters`."""
+        """The inverse of :meth:`tensors` and :meth:`counters`.
+
+        Raises:
+            CheckpointError: if they were saved by a version of the library that kept others.
+        """
+        try:
+            self._restore(tensors, counters)
+        except (KeyError, RuntimeError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise CheckpointError(
+                f"the checkpoint was written by another version of the library ({reason}); "
+                "go on with that version, or delete the run directory to start again"
+            ) from error
+
+    def _restore(self, tensors: dict[str, torch.Tensor], counters: dict[str, Any]) -> None:
         self.agent.load_state_dict(
             {n.removeprefix("agent."): v for n, v in tensors.items() if n.startswith("agent.")}
         )
@@ -371,58 +417,95 @@ def train(
         config: the run.
         run_dir: where to keep ``config.json`` and the checkpoint; ``None`` keeps nothing.
         checkpoint_seconds: least time between two checkpoints; one is always written at the end.
-        progress: whether to show a progress bar.
+        progress: whether to print the memory that the run needs and to show a progress bar.
         on_round: called after every round, e.g. to draw a live curve.
 
     Raises:
         ValueError: if ``run_dir`` holds a run with another config.
+        RunDirBusy: if another process trains there.
+        CheckpointError: if neither the last checkpoint nor the one before it can be used, or if
+            one cannot be written.
         TrainingDiverged: at the first NaN or exploding quantity, with its name, the step and the
             last good checkpoint.
     """
     run = Run(config)
     checkpoint = None if run_dir is None else Path(run_dir) / CHECKPOINT
-    if checkpoint is not None:
-        _claim(checkpoint.parent, config)
-        if checkpoint.exists():
-            run.restore(*load_checkpoint(checkpoint))
+    written = ""  # the config as the run directory holds it
 
     def save() -> None:
         if checkpoint is not None:
             run.check(dict(run.agent.named_parameters()))
-            save_checkpoint(checkpoint, run.tensors(), run.counters())
+            save_checkpoint(checkpoint, run.tensors(), run.counters(), written)
 
-    saved_at = time.monotonic()
-    title = f"{config.method} on {config.env.removeprefix('sami/')}, seed {config.seed}"
-    try:
-        with tqdm(total=config.steps, initial=run.env_steps, desc=title, unit="step",
-                  unit_scale=True, disable=not progress) as bar:  # fmt: skip
-            for record in run.rounds():
-                bar.update(min(run.env_steps, config.steps) - bar.n)
-                bar.set_postfix({k: f"{record[k]:.3g}" for k in ("episode_return",) if k in record})
-                if on_round is not None:
-                    on_round(run)
-                if time.monotonic() - saved_at >= checkpoint_seconds:
-                    save()
-                    saved_at = time.monotonic()
-        save()
-    except TrainingDiverged as error:
-        good = checkpoint if checkpoint is not None and checkpoint.exists() else "none"
-        raise TrainingDiverged(f"{error}; last good checkpoint: {good}") from None
-    run.env.close()
+    with ExitStack() as held:
+        held.callback(run.env.close)
+        if checkpoint is not None:
+            held.enter_context(exclusive(checkpoint.parent))
+            written = _claim(checkpoint.parent, config)
+            if has_checkpoint(checkpoint):
+                resume(run, checkpoint, written)
+        if progress:
+            tqdm.write(run.memory())
+
+        saved_at, saved_round = time.monotonic(), run.round if run.curve else None
+        title = f"{config.method} on {config.env.removeprefix('sami/')}, seed {config.seed}"
+        try:
+            with tqdm(total=config.steps, initial=run.env_steps, desc=title, unit="step",
+                      unit_scale=True, disable=not progress) as bar:  # fmt: skip
+                for record in run.rounds():
+                    bar.update(min(run.env_steps, config.steps) - bar.n)
+                    shown = {k: f"{record[k]:.3g}" for k in ("episode_return",) if k in record}
+                    bar.set_postfix(shown)
+                    if on_round is not None:
+                        on_round(run)
+                    if time.monotonic() - saved_at >= checkpoint_seconds:
+                        save()
+                        saved_at, saved_round = time.monotonic(), run.round
+            if saved_round != run.round:
+                save()
+        except TrainingDiverged as error:
+            good = checkpoint if checkpoint is not None and checkpoint.exists() else "none"
+            raise TrainingDiverged(f"{error}; last good checkpoint: {good}") from None
     return TrainResult(config, run.agent, pd.DataFrame(run.curve))
 
 
-def _claim(directory: Path, config: TrainConfig) -> None:
+def resume(run: Run, checkpoint: Path, config: str) -> None:
+    """Brings a run to where its last usable checkpoint was written."""
+    saved = load_checkpoint(checkpoint, config)
+    run.restore(saved.tensors, saved.counters)
+    if saved.path != checkpoint:
+        # Else the next save would keep the damaged one as "the one before".
+        saved.path.replace(checkpoint)
+
+
+def read_config(directory: Path) -> tuple[TrainConfig, str]:
+    """The config of the run in ``directory``, and its text.
+
+    Raises:
+        ValueError: if it cannot be read.
+    """
+    path = directory / CONFIG
+    try:
+        text = path.read_text()
+        return TrainConfig.from_json(text), text
+    except ValueError as error:
+        raise ValueError(
+            f"{str(path)!r} is damaged ({error}); delete {str(directory)!r} to start again"
+        ) from error
+
+
+def _claim(directory: Path, config: TrainConfig) -> str:
     """Writes the config into a new run directory; refuses the directory of another run."""
     path = directory / CONFIG
     if path.exists():
-        if TrainConfig.from_json(path.read_text()) != config:
+        held, text = read_config(directory)
+        if held != config:
             raise ValueError(
                 f"run_dir {str(directory)!r} holds a run with another config; "
                 "choose another directory, or delete this one"
             )
-        return
-    directory.mkdir(parents=True, exist_ok=True)
+        return text
     temporary = path.with_suffix(".tmp")
     temporary.write_text(config.to_json())
     temporary.replace(path)
+    return config.to_json()

@@ -1,0 +1,246 @@
+"""A sweep: every method, in every environment, with every seed, from one TOML file.
+
+    envs = ["sami/CubeMove-v0"]
+    methods = ["sac", "tesac", "satesac"]
+    seeds = [0, 1, 2, 3, 4]
+
+    [overrides]                  # optional: any field of TrainConfig, for all runs
+    steps = 100_000
+
+    [overrides.sac]              # optional: any field of SACConfig
+    learning_rate = 1e-3
+
+    [overrides.context]          # optional: any field of ContextConfig
+    contrast_weight = 0.1
+
+    [evaluation]                 # optional; these are the defaults
+    splits = ["train", "moderate", "extreme"]
+    episodes = 20                # per task
+
+Each run has the book's recipe for its environment and method, with the overrides. It is trained and
+then evaluated as `sami train` and `sami evaluate` do it, in a folder of its own,
+<run-dir>/<environment>/<method>/seed<k>, which ends up with config.json, two checkpoints,
+policy.safetensors, curve.parquet, results.parquet and log.txt. Finished runs are skipped and
+interrupted ones go on where their last checkpoint was written: a sweep that was killed goes on when
+the same command is called again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import gymnasium as gym
+from tqdm.auto import tqdm
+
+from sami_tutorial.agents import METHODS
+from sami_tutorial.envs import SPLITS, TASKS, make_vec, task_sets
+from sami_tutorial.runs import Job, benchmark
+from sami_tutorial.train import recipe
+from sami_tutorial.workers import Outcome, Task, spread, workers
+
+KEYS = ("envs", "methods", "seeds", "overrides", "evaluation")
+RUN_MODULE = "sami_tutorial.runs"
+
+Settings = TypeVar("Settings")
+
+
+class SweepError(ValueError):
+    """A sweep file that cannot be run as it is written."""
+
+
+def read_sweep(path: Path, run_dir: Path) -> list[Job]:
+    """The runs that a sweep file names.
+
+    Raises:
+        SweepError: if the file cannot be read, or for the first entry that makes no sense.
+    """
+    try:
+        table = tomllib.loads(path.read_text())
+        return _jobs(table, run_dir)
+    except FileNotFoundError:
+        raise SweepError(f"{str(path)!r} does not exist; name a TOML file") from None
+    except (IsADirectoryError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise SweepError(f"{str(path)!r} is no TOML file ({error}); repair it") from None
+    except ValueError as error:
+        raise SweepError(f"{path}: {error}") from None
+
+
+def _jobs(table: dict[str, Any], run_dir: Path) -> list[Job]:
+    _check_keys(table, KEYS, "the file")
+    envs = _choices(table, "envs", TASKS)
+    methods = _choices(table, "methods", METHODS)
+    seeds = _entries(table, "seeds")
+    for seed in seeds:
+        if type(seed) is not int or seed < 0:
+            raise SweepError(f"seeds holds {seed!r}; give integers from 0 up")
+
+    evaluation = _table(table, "evaluation")
+    _check_keys(evaluation, ("splits", "episodes"), "[evaluation]")
+    splits = _choices({"splits": list(SPLITS)} | evaluation, "splits", SPLITS)
+    episodes = evaluation.get("episodes", 20)
+    if type(episodes) is not int or episodes < 1:
+        raise SweepError(f"episodes is {episodes!r}; give a positive integer")
+
+    overrides = _table(table, "overrides")
+    for key, above in {"env": "envs", "method": "methods", "seed": "seeds"}.items():
+        if key in overrides:
+            raise SweepError(f"[overrides] sets {key!r}; list it under {above!r} instead")
+    jobs = []
+    for env in envs:
+        for method in methods:
+            for seed in seeds:
+                config = overridden(recipe(env, method=method), overrides, "overrides")
+                config = dataclasses.replace(config, seed=seed)
+                directory = run_dir / benchmark(env) / method / f"seed{seed}"
+                jobs.append(Job(directory, config, tuple(splits), episodes))
+        _try_to_open(jobs[-1])
+    return jobs
+
+
+def _check_keys(table: Mapping[str, Any], known: Iterable[str], where: str) -> None:
+    for key in table:
+        if key not in known:
+            raise SweepError(f"{where} has the unknown key {key!r}; choose from {sorted(known)}")
+
+
+def _table(table: dict[str, Any], key: str) -> dict[str, Any]:
+    value = table.get(key, {})
+    if not isinstance(value, dict):
+        raise SweepError(f"{key} is {value!r}; write it as a table, [{key}]")
+    return value
+
+
+def _entries(table: dict[str, Any], key: str) -> list[Any]:
+    """A list without repetitions that is not empty."""
+    value = table.get(key)
+    if not isinstance(value, list) or not value:
+        raise SweepError(f"{key} is {value!r}; give a list with at least one entry")
+    if len(value) != len({str(each) for each in value}):
+        raise SweepError(f"{key} is {value!r}; name each entry once")
+    return value
+
+
+def _choices(table: dict[str, Any], key: str, known: Iterable[str]) -> list[str]:
+    value = _entries(table, key)
+    for each in value:
+        if each not in list(known):
+            raise SweepError(f"{key} holds {each!r}; choose from {sorted(known)}")
+    return value
+
+
+def overridden(settings: Settings, changes: Mapping[str, Any], where: str) -> Settings:
+    """A config with some of its fields replaced, those of the configs inside it too.
+
+    Args:
+        settings: a frozen dataclass.
+        changes: field to value, as TOML reads it.
+        where: the table's name, for messages.
+
+    Raises:
+        SweepError: for an unknown field or a value of another type than the field has.
+        ValueError: for a value that the config itself refuses.
+    """
+    fields = [field.name for field in dataclasses.fields(settings)]  # type: ignore[arg-type]
+    _check_keys(changes, fields, f"[{where}]")
+    values: dict[str, Any] = {}
+    for key, value in changes.items():
+        current = getattr(settings, key)
+        name = f"{where}.{key}"
+        if dataclasses.is_dataclass(current):
+            if not isinstance(value, dict):
+                raise SweepError(f"{name} is {value!r}; write it as a table, [{name}]")
+            values[key] = overridden(current, value, name)
+        else:
+            values[key] = _like(current, value, name)
+    return dataclasses.replace(settings, **values)  # type: ignore[type-var]
+
+
+def _like(current: Any, value: Any, name: str) -> Any:
+    """``value`` in the type of ``current``."""
+    if isinstance(current, float) or current is None:  # None: a number that the task decides
+        if type(value) in (int, float) and math.isfinite(value):
+            return float(value)
+    elif isinstance(current, tuple):
+        if isinstance(value, list) and all(type(each) is int for each in value):
+            return tuple(value)
+    elif type(value) is type(current):
+        return value
+    kinds = {bool: "true or false", int: "an integer", str: "a string", dict: "a table",
+             tuple: "a list of integers"}  # fmt: skip
+    raise SweepError(f"{name} is {value!r}; give {kinds.get(type(current), 'a number')}")
+
+
+def _try_to_open(job: Job) -> None:
+    """Finds a wrong split or option, or a simulator that is missing, before the first run."""
+    config = job.config
+    try:
+        task_sets(config.env).split(config.split)
+        make_vec(config.env, 1, config.split, **config.env_options).close()
+    except (ImportError, TypeError, ValueError, gym.error.Error) as error:
+        raise SweepError(f"{config.env} does not open: {error}") from error
+
+
+def run_sweep(
+    jobs: list[Job], *, backend: str = "loky", number: int = 1, scheduler: str | None = None
+) -> dict[str, str]:
+    """Completes all runs that are not finished, each at most twice.
+
+    Args:
+        jobs: see :func:`read_sweep`.
+        backend: ``"loky"``, ``"dask"`` or ``"ray"``.
+        number: of worker processes.
+        scheduler: address of a running Dask or Ray cluster.
+
+    Returns:
+        The error of each run that failed twice, by the run's name.
+
+    Raises:
+        ValueError: if a directory holds a run with another config, or the backend cannot be used.
+    """
+    to_do = {job.name: job for job in jobs if not job.finished()}
+    skipped = len(jobs) - len(to_do)
+    print(f"{len(jobs)} runs, {skipped} of them finished before", flush=True)
+    if not to_do:
+        return {}
+    errors: dict[str, str] = {}
+    with (
+        workers(backend, number, scheduler),
+        # Equal weights for all runs: the estimate is the mean time times the runs left.
+        tqdm(total=len(jobs), initial=skipped, unit="run", smoothing=0) as bar,
+    ):
+        for last_try in (False, True):
+            errors = {}
+            for outcome in _outcomes(to_do):
+                job = to_do[outcome.name]
+                if outcome.error is None:
+                    bar.write(f"{job.name}: {job.summary()}; {outcome.seconds:.0f} s")
+                    bar.update()
+                else:
+                    errors[outcome.name] = f"{outcome.error} (log: {job.directory / 'log.txt'})"
+                    fate = "failed" if last_try else "failed, will be tried once more"
+                    bar.write(f"{job.name}: {fate}: {outcome.error}")
+            to_do = {name: to_do[name] for name in errors}
+            if not to_do:
+                break
+    return errors
+
+
+def _outcomes(to_do: dict[str, Job]) -> Iterable[Outcome]:
+    """One outcome for every job, even if the workers themselves fail."""
+    missing = set(to_do)
+    tasks = [
+        Task(name, RUN_MODULE, job.to_json(), job.directory / "log.txt")
+        for name, job in to_do.items()
+    ]
+    try:
+        for outcome in spread(tasks):
+            missing.discard(outcome.name)
+            yield outcome
+    except Exception as error:  # whatever a backend raises when it loses a worker
+        reason = f"its worker was lost ({' '.join(repr(error).split())})"
+        yield from (Outcome(name, 0.0, reason) for name in sorted(missing))
