@@ -19,6 +19,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from joblib import Parallel, delayed, parallel_config
 
@@ -111,17 +112,16 @@ def _ray(number: int, scheduler: str | None) -> Iterator[int]:
     backend = _load("ray.util.joblib.ray_backend", "ray").RayBackend
     # Ray's pool calls back as each task ends, which is all that generators of results need.
     backend.supports_return_generator = True
-    quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
+    place: dict[str, Any] = {"address": scheduler}
     if scheduler is None:
-        ray.init(address="local", num_cpus=number, **quiet)
-    else:
-        try:
-            ray.init(address=scheduler, log_to_driver=False, logging_level="ERROR")
-        except (ConnectionError, OSError, ValueError) as error:
-            raise ValueError(
-                f"scheduler {scheduler!r} does not answer ({error}); start it with "
-                "`ray start --head`"
-            ) from error
+        place = {"address": "local", "num_cpus": number, "include_dashboard": False}
+    try:
+        ray.init(**place, log_to_driver=False, logging_level="ERROR")
+    except Exception as error:  # Ray raises this very class when its start takes too long
+        raise ValueError(
+            f"ray does not start or answer ({' '.join(str(error).split())}); take the address "
+            "that `ray start --head` names, or try again when the computer is less busy"
+        ) from error
     try:
         _load("ray.util.joblib", "ray").register_ray()
         yield int(ray.cluster_resources()["CPU"])
