@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from importlib.util import find_spec
 
 import pytest
 
@@ -11,6 +12,16 @@ env = gymnasium.make("Hopper-v5", render_mode="rgb_array")
 env.reset()
 env.render()
 """
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skips what every task is tested for on the Panda task where PyBullet is not installed."""
+    if find_spec("pybullet"):
+        return
+    for item in items:
+        callspec = getattr(item, "callspec", None)
+        if callspec is not None and callspec.params.get("id") == "sami/Panda-v0":
+            item.add_marker(pytest.mark.skip(reason="needs PyBullet (`make panda`)"))
 
 
 @pytest.fixture(scope="session")

@@ -185,10 +185,21 @@ def test_an_unknown_task_is_rejected_by_name() -> None:
 
 def test_looking_up_task_sets_loads_no_simulator() -> None:
     code = (
-        "import sys, sami_tutorial; sami_tutorial.envs.task_sets('sami/Hopper-v0');"
-        "sys.exit('mujoco' in sys.modules)"
+        "import sys, sami_tutorial; sami_tutorial.envs.task_sets('sami/Panda-v0');"
+        "sys.exit('mujoco' in sys.modules or 'pybullet' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_missing_simulator_is_named_with_the_fix() -> None:
+    code = (
+        "import sys, gymnasium, sami_tutorial; sys.modules['pybullet'] = None;"
+        "gymnasium.make('sami/Panda-v0')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    last_line = done.stderr.strip().splitlines()[-1]
+    assert last_line.startswith("ModuleNotFoundError: sami/Panda-v0 needs")
+    assert "PyBullet" in last_line and "`make panda`" in last_line
 
 
 def test_importing_registers_every_task() -> None:

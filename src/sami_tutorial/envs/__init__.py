@@ -16,9 +16,10 @@ from sami_tutorial.envs.context import (
 from sami_tutorial.envs.cube import CUBE_MOVE
 from sami_tutorial.envs.mujoco_tasks import MUJOCO_TASKS
 from sami_tutorial.envs.observation import ContextObservation, VectorContextObservation
+from sami_tutorial.envs.panda import PANDA
 from sami_tutorial.envs.vector import make_vec
 
-TASKS: dict[str, Task] = {task.id: task for task in (CUBE_MOVE, *MUJOCO_TASKS)}
+TASKS: dict[str, Task] = {task.id: task for task in (CUBE_MOVE, *MUJOCO_TASKS, PANDA)}
 
 for _task in TASKS.values():
     if _task.id not in gym.registry:
