@@ -142,6 +142,15 @@ def test_there_are_forty_cases():
     assert len(BAD_ARGUMENTS) >= 40
 
 
+def test_a_missing_simulator_is_named(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pybullet", None)  # as where it is not installed
+    for name in ("panda", "panda_physics"):
+        monkeypatch.delitem(sys.modules, f"sami_tutorial.envs.{name}", raising=False)
+    arguments = ["train", "--env", "sami/Panda-v0", "--run-dir", str(tmp_path / "run")]
+    assert main(arguments) == 2
+    assert capsys.readouterr().err.endswith("not installed; run `make panda`\n")
+
+
 def test_a_run_in_use_is_named(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("sami_tutorial.lock.PATIENCE", 0.0)
     with exclusive(tmp_path):

@@ -297,7 +297,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return parsed.run(parsed)
         except UsageError as error:
             print(error, file=sys.stderr)
-        except (ValueError, OSError, TrainingDiverged, RunDirBusy) as error:
+        except (ValueError, OSError, ModuleNotFoundError, TrainingDiverged, RunDirBusy) as error:
             print(f"{command}: {' '.join(str(error).split())}", file=sys.stderr)
         except KeyboardInterrupt:
             print(f"{command}: stopped; the same command goes on from here", file=sys.stderr)
