@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -93,7 +93,7 @@ def main() -> None:
         table,
         command=f"python experiments/{NAME}.py",
         config={
-            "runs": {name: json.loads(json.dumps(asdict(c))) for name, c in configs.items()},
+            "runs": {name: json.loads(c.to_json()) for name, c in configs.items()},
             "seeds": arguments.seeds,
             "episodes": EPISODES,
         },

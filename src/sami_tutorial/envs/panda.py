@@ -4,8 +4,6 @@
 gripper set free, so that a cube can be pushed, rolled or picked up. Two features are hidden: the
 cube's mass and the table's friction (arXiv 2406.04815, section 5 and appendix). The simulation,
 :mod:`~sami_tutorial.envs.panda_physics`, needs PyBullet (``make panda``); task sets do not.
-
-Shown in chapter 1, *Tasks and skills*.
 """
 
 from __future__ import annotations

@@ -12,7 +12,6 @@ of the old one, and lets the arm's links enter the collision detection anew. An 
 depends on those before it, as it does in panda-gym, whose every first episode this one equals.
 
 Needs PyBullet (``make panda``). Every world is a Bullet server of its own, of about 30 MB.
-Shown in chapter 1, *Tasks and skills*.
 """
 
 from __future__ import annotations
