@@ -95,20 +95,21 @@ def set_theme(driver: WebDriver, theme: str) -> None:
 
 
 def settle(driver: WebDriver) -> None:
-    """Scrolls through the page until every figure is drawn and the maths is set, then back up."""
+    """Scrolls to every figure until it is drawn and waits for the maths, then goes back up."""
     driver.execute_async_script(
         """
         const done = arguments[0];
         const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
         (async () => {
           if (window.MathJax?.startup?.promise) await window.MathJax.startup.promise;
-          for (let y = 0; y < document.body.scrollHeight; y += 600) {
-            window.scrollTo({top: y, behavior: "instant"});
-            await pause(30);
+          // One by one: a busy browser skips frames, and in them a figure that is scrolled past.
+          for (const figure of document.querySelectorAll(".sami-figure")) {
+            if (!figure.offsetParent) continue;
+            figure.scrollIntoView({block: "center", behavior: "instant"});
+            for (let i = 0; i < 300 && !("drawn" in figure.dataset); i++) await pause(50);
           }
-          const waiting = () => [...document.querySelectorAll(".sami-figure")]
-            .some((figure) => figure.offsetParent && !("drawn" in figure.dataset));
-          for (let i = 0; i < 150 && waiting(); i++) await pause(100);
+          window.scrollTo({top: document.body.scrollHeight, behavior: "instant"});
+          await pause(100);
           window.scrollTo({top: 0, behavior: "instant"});
           await pause(200);
         })().then(done, done);
