@@ -37,6 +37,7 @@ from sami_tutorial.checkpoint import (
 )
 from sami_tutorial.context_sac import ContextConfig, ContextSAC
 from sami_tutorial.envs import get_task, make_vec
+from sami_tutorial.envs.mujoco_tasks import MUJOCO_TASKS
 from sami_tutorial.lock import exclusive
 from sami_tutorial.replay import Replay
 from sami_tutorial.sac import SAC, SACConfig
@@ -147,7 +148,17 @@ class TrainConfig:
             raise ValueError(f"not the config of a run: {error!r}") from error
 
 
+_MUJOCO: dict[str, Any] = {
+    "steps": 240_000,
+    "num_envs": 16,
+    "warmup_steps": 4_800,
+    "batch_size": 240,
+    "replay_capacity": 240_000,
+    "sac": SACConfig(hidden=(128, 128)),
+}
+
 RECIPES: dict[str, dict[str, Any]] = {
+    **{task.id: _MUJOCO for task in MUJOCO_TASKS},
     "sami/CubeMove-v0": {
         "steps": 250_000,
         "num_envs": 48,
@@ -165,7 +176,17 @@ RECIPES: dict[str, dict[str, Any]] = {
 }
 """Settings that differ from the defaults, per environment, the same for all methods."""
 
-ENCODER_RECIPES: dict[str, dict[str, Any]] = {
+ENCODER__MUJOCO: dict[str, Any] = {
+    "steps": 240_000,
+    "num_envs": 16,
+    "warmup_steps": 4_800,
+    "batch_size": 240,
+    "replay_capacity": 240_000,
+    "sac": SACConfig(hidden=(128, 128)),
+}
+
+RECIPES: dict[str, dict[str, Any]] = {
+    **{task.id: _MUJOCO for task in MUJOCO_TASKS},
     "sami/CubeMove-v0": {
         "update_every": 2,
         "exploring_envs": 6,
