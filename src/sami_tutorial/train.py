@@ -176,17 +176,7 @@ RECIPES: dict[str, dict[str, Any]] = {
 }
 """Settings that differ from the defaults, per environment, the same for all methods."""
 
-ENCODER__MUJOCO: dict[str, Any] = {
-    "steps": 240_000,
-    "num_envs": 16,
-    "warmup_steps": 4_800,
-    "batch_size": 240,
-    "replay_capacity": 240_000,
-    "sac": SACConfig(hidden=(128, 128)),
-}
-
-RECIPES: dict[str, dict[str, Any]] = {
-    **{task.id: _MUJOCO for task in MUJOCO_TASKS},
+ENCODER_RECIPES: dict[str, dict[str, Any]] = {
     "sami/CubeMove-v0": {
         "update_every": 2,
         "exploring_envs": 6,
