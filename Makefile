@@ -8,14 +8,17 @@
 #   ONLY     `make notebooks`: part of a name, e.g. ONLY=02
 #   WORKERS  processes for tests and notebooks (2)
 #   PORT     `make serve` (8000)
+#   VARIANT  `make assignments`: a whole number; another one changes the questions' numbers (0)
 
 PYTHON =
 TORCH =
 ONLY =
 WORKERS = 2
 PORT = 8000
+VARIANT = 0
 
 VENV = .venv
+OTTER = .venv-otter
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check
 TORCH_INDEX = $(if $(TORCH),--extra-index-url https://download.pytorch.org/whl/$(TORCH))
@@ -23,11 +26,13 @@ TORCH_INDEX = $(if $(TORCH),--extra-index-url https://download.pytorch.org/whl/$
 # .venv is up to date when it holds the stamp of these very files at this very place.
 KEY := $(shell (pwd; cat requirements/lock.txt pyproject.toml) | cksum | cut -d ' ' -f 1)
 READY = $(VENV)/.ready-$(KEY)
+OTTER_KEY := $(shell (pwd; cat requirements/otter.txt pyproject.toml) | cksum | cut -d ' ' -f 1)
+OTTER_READY = $(OTTER)/.ready-$(OTTER_KEY)
 
 # Two processes of one thread each are faster than one process of two threads.
 export OMP_NUM_THREADS = 1
 
-.PHONY: help setup book test notebooks serve lab lint format linkcheck panda scale lock clean clean-all
+.PHONY: help setup book test notebooks serve lab lint format linkcheck panda scale otter assignments lock clean clean-all
 
 help:  ## list these targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -70,14 +75,19 @@ panda: $(READY)  ## add the Panda tasks' simulator to .venv
 scale: $(READY)  ## add Dask and Ray to .venv
 	$(PIP) install -c requirements/lock.txt -r requirements/scale.txt
 
+assignments: $(OTTER_READY)  ## write the student editions and the autograders
+	$(OTTER)/bin/python scripts/assignments.py --variant $(VARIANT) $(if $(ONLY),--only "$(ONLY)")
+
+otter: $(OTTER_READY)  ## make .venv-otter, which grades the assignments
+
 lock: $(READY)  ## resolve pyproject.toml into requirements/ again (maintainers)
 	$(BIN)/python scripts/lock.py
 
 clean:  ## delete what was built
 	rm -rf _build build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis src/*.egg-info
 
-clean-all: clean  ## delete what was built and .venv
-	rm -rf $(VENV)
+clean-all: clean  ## delete what was built, .venv and .venv-otter
+	rm -rf $(VENV) $(OTTER)
 
 # A virtual environment that is there and usable is kept and brought up to date.
 $(READY):
@@ -87,4 +97,16 @@ $(READY):
 	$(PIP) install --no-compile $(TORCH_INDEX) -r requirements/lock.txt
 	$(PIP) install --no-deps --no-build-isolation --editable .
 	@rm -f $(VENV)/.ready-*
+	@touch $@
+
+# Otter-Grader brings packages that the book does not need, so it never enters .venv.
+$(OTTER_READY):
+	@sh scripts/find_python.sh $(OTTER)/bin/python >/dev/null 2>&1 || \
+	  { python=$$(sh scripts/find_python.sh "$(PYTHON)") && \
+	    echo "$$python -m venv $(OTTER)" && "$$python" -m venv --clear $(OTTER); }
+	$(OTTER)/bin/python -m pip --disable-pip-version-check install --no-compile $(TORCH_INDEX) \
+	  -r requirements/otter.txt
+	$(OTTER)/bin/python -m pip --disable-pip-version-check install --no-deps \
+	  --no-build-isolation --editable .
+	@rm -f $(OTTER)/.ready-*
 	@touch $@

@@ -119,7 +119,9 @@ def kill(process: psutil.Process) -> None:
 
 
 def find(folders: list[Path], only: str | None) -> list[Path]:
-    """The notebooks under some folders, in reading order.
+    """The notebooks under some folders, in reading order, but for the assignments.
+
+    Those are handed out as they are: without answers, and so without outputs.
 
     Raises:
         ValueError: if none is there, or none has ``only`` in its name.
@@ -128,7 +130,10 @@ def find(folders: list[Path], only: str | None) -> list[Path]:
         path
         for folder in folders
         for path in folder.rglob("*.ipynb")
-        if not any(part.startswith((".", "_")) for part in path.relative_to(folder).parts)
+        if not any(
+            part.startswith((".", "_")) or part == "assignments"
+            for part in path.relative_to(folder).parts
+        )
     )
     chosen = [path for path in found if only is None or only in path.stem]
     if not chosen:

@@ -7,6 +7,7 @@ takes the newest instead.
 - lock.txt: the library with the extras book, dev and bench; what `make` installs.
 - panda.txt: the extra panda; `make panda`.
 - scale.txt: what the extra scale adds to lock.txt; `make scale`.
+- otter.txt: the library with otter.in, in an environment of its own; `make otter`.
 """
 
 from __future__ import annotations
@@ -27,9 +28,12 @@ CUDA_PACKAGES = re.compile(r"(cuda|nvidia|triton)\b")
 OTHER_PLATFORMS = re.compile(r"; (sys_platform == 'win32'|os_name == 'nt')$")
 
 
-def resolve(extras: list[str], previous: Path, upgrade: bool, *constraints: Path) -> list[str]:
-    """The pins, one requirement a line, of the library with some extras."""
+def resolve(
+    extras: list[str], previous: Path, upgrade: bool, *constraints: Path, beside: Path | None = None
+) -> list[str]:
+    """The pins, one requirement a line, of the library with some extras and a file beside it."""
     command = [sys.executable, "-m", "uv", "pip", "compile", "pyproject.toml", "--quiet"]
+    command += [] if beside is None else [str(beside)]
     command += ["--universal", "--python-version", LOWEST_PYTHON, "--fork-strategy", "fewest"]
     command += ["--no-header", "--no-annotate", "--output-file", str(previous)]
     for extra in extras:
@@ -55,12 +59,14 @@ def write(path: Path, use: str, pins: list[str]) -> None:
 
 
 def main() -> None:
-    """Write the three files."""
+    """Write the four files."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--upgrade", action="store_true", help="take the newest versions")
     upgrade: bool = parser.parse_args().upgrade
 
-    lock, panda, scale = (FOLDER / f"{name}.txt" for name in ("lock", "panda", "scale"))
+    lock, panda, scale, otter = (
+        FOLDER / f"{name}.txt" for name in ("lock", "panda", "scale", "otter")
+    )
     pins = resolve(["book", "dev", "bench"], lock, upgrade)
     write(lock, "exact versions for `make`", pins)
 
@@ -74,6 +80,9 @@ def main() -> None:
     # Where the extra cannot name panda-gym (see pyproject.toml), its wheel alone is still right.
     pins = [without_marker(pin) if pin.startswith("panda-gym") else pin for pin in pins]
     write(panda, "`make panda` adds it to lock.txt, without dependencies", pins)
+
+    pins = resolve([], otter, upgrade, lock, beside=FOLDER / "otter.in")
+    write(otter, "exact versions for `make otter`", pins)
 
 
 if __name__ == "__main__":
