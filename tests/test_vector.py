@@ -1,5 +1,6 @@
 """Vector environments: the same bits as single ones, and Gymnasium's same-step autoreset."""
 
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium as gym
@@ -16,10 +17,16 @@ from sami_tutorial.envs import (
     make_vec,
     task_sets,
 )
+from sami_tutorial.envs.vector import LockstepVectorEnv
 
 EVERY_TASK = pytest.mark.parametrize("id", TASKS)
 CUBE, CHEETAH = "sami/CubeMove-v0", "sami/CrippledHalfCheetah-v0"
-BOTH_KINDS = pytest.mark.parametrize("id", [CUBE, CHEETAH])  # batched, and single ones side by side
+EVERY_KIND = pytest.mark.parametrize(
+    ("id", "make"),
+    [(CUBE, make_vec), (CHEETAH, make_vec), (CHEETAH, LockstepVectorEnv)],
+    ids=["CubeMove batched", "MuJoCo batched", "MuJoCo side by side"],
+)
+Make = Callable[..., VectorEnv]
 
 
 def short(id: str) -> dict[str, Any]:
@@ -68,9 +75,9 @@ def test_equal_to_single_environments_bit_for_bit(id: str, split: str) -> None:
     assert observation.dtype == env.observation_space.dtype
 
 
-@BOTH_KINDS
-def test_the_end_of_an_episode_follows_same_step_autoreset(id: str) -> None:
-    env = make_vec(id, 2, seed=0, **short(id))
+@EVERY_KIND
+def test_the_end_of_an_episode_follows_same_step_autoreset(id: str, make: Make) -> None:
+    env = make(id, 2, seed=0, **short(id))
     assert env.metadata["autoreset_mode"] == AutoresetMode.SAME_STEP
     _, info = env.reset()
     for step, action in enumerate(random_actions(env, 2 * length(id)), start=1):
@@ -96,18 +103,18 @@ def test_a_vector_tells_how_long_its_episodes_are(id: str) -> None:
     assert wrapped.unwrapped.max_episode_steps == length(id)
 
 
-@BOTH_KINDS
-def test_every_environment_draws_its_own_contexts(id: str) -> None:
-    env = make_vec(id, 16, seed=0)
+@EVERY_KIND
+def test_every_environment_draws_its_own_contexts(id: str, make: Make) -> None:
+    env = make(id, 16, seed=0)
     first = env.reset()[1]["context"]
     second = env.reset()[1]["context"]
     assert len(np.unique(first, axis=0)) > 1
     assert not np.array_equal(first, second)
 
 
-@BOTH_KINDS
-def test_the_seed_given_at_construction_serves_the_first_reset_only(id: str) -> None:
-    env, other = make_vec(id, 4, seed=7), make_vec(id, 4, seed=1)
+@EVERY_KIND
+def test_the_seed_given_at_construction_serves_the_first_reset_only(id: str, make: Make) -> None:
+    env, other = make(id, 4, seed=7), make(id, 4, seed=1)
     first, second = env.reset()[0], env.reset()[0]
     assert not np.array_equal(first, second)
     assert np.array_equal(other.reset(seed=7)[0], first)
@@ -115,9 +122,9 @@ def test_the_seed_given_at_construction_serves_the_first_reset_only(id: str) -> 
     assert np.array_equal(other.reset(seed=[7, 8, 9, 10])[0], first)
 
 
-@BOTH_KINDS
-def test_one_context_for_all_or_one_for_each(id: str) -> None:
-    env = make_vec(id, 3, **short(id))
+@EVERY_KIND
+def test_one_context_for_all_or_one_for_each(id: str, make: Make) -> None:
+    env = make(id, 3, **short(id))
     space = TASKS[id].space
     contexts = task_sets(id).extreme[:3]
     vectors = np.stack([space.vector(context) for context in contexts]).astype(np.float32)
@@ -136,9 +143,9 @@ def test_one_context_for_all_or_one_for_each(id: str) -> None:
     assert all((train == row).all(axis=1).any() for row in info["context"])
 
 
-@BOTH_KINDS
-def test_results_are_not_overwritten_by_later_steps(id: str) -> None:
-    env = make_vec(id, 2)
+@EVERY_KIND
+def test_results_are_not_overwritten_by_later_steps(id: str, make: Make) -> None:
+    env = make(id, 2)
     observation, info = env.reset()
     kept = observation.copy(), info["context"].copy()
     action = random_actions(env, 2)
@@ -149,9 +156,9 @@ def test_results_are_not_overwritten_by_later_steps(id: str) -> None:
     assert np.array_equal(second, kept_second[0]) and np.array_equal(reward, kept_second[1])
 
 
-@BOTH_KINDS
-def test_the_oracle_sees_the_same_in_a_vector_as_alone(id: str) -> None:
-    env = VectorContextObservation(make_vec(id, 2, seed=3, **short(id)))
+@EVERY_KIND
+def test_the_oracle_sees_the_same_in_a_vector_as_alone(id: str, make: Make) -> None:
+    env = VectorContextObservation(make(id, 2, seed=3, **short(id)))
     singles = [ContextObservation(gym.make(id, **short(id))) for _ in range(2)]
     count = len(env.unwrapped.context_features)
     size = singles[0].env.observation_space.shape[0] + count
@@ -173,15 +180,15 @@ def test_the_oracle_sees_the_same_in_a_vector_as_alone(id: str) -> None:
             assert np.array_equal(observation[i], expected)
 
 
-@BOTH_KINDS
-def test_bad_input_is_rejected_by_name(id: str) -> None:
+@EVERY_KIND
+def test_bad_input_is_rejected_by_name(id: str, make: Make) -> None:
     for number in (0, -3, 2.5, "four", None):
         with pytest.raises(ValueError, match=r"num_envs.*positive integer"):
             make_vec(id, number)  # type: ignore[arg-type]
     with pytest.raises(ContextError, match="split"):
-        make_vec(id, 2, split="hard")
+        make(id, 2, split="hard")
 
-    env = make_vec(id, 2)
+    env = make(id, 2)
     with pytest.raises(ValueError, match="3 seeds for 2 environments"):
         env.reset(seed=[1, 2, 3])
     with pytest.raises(ContextError, match="1 contexts for 2 environments"):
@@ -198,6 +205,7 @@ def test_an_unknown_id_is_rejected_by_gymnasium() -> None:
         make_vec("sami/Snake-v0", 2)
 
 
-def test_both_kinds_name_their_features() -> None:
-    assert make_vec(CUBE, 2).unwrapped.context_features == ("mass", "friction")
-    assert make_vec(CHEETAH, 2).unwrapped.context_features[:3] == ("mass", "damping", "crippled_0")
+@EVERY_KIND
+def test_every_kind_names_its_features(id: str, make: Make) -> None:
+    expected = {CUBE: ("mass", "friction"), CHEETAH: ("mass", "damping", "crippled_0")}[id]
+    assert make(id, 2).unwrapped.context_features[:3] == expected

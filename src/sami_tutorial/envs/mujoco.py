@@ -1,8 +1,8 @@
 """Gymnasium's MuJoCo bodies with a context: masses, dampings and motors vary between episodes.
 
-The context is handled once, in :class:`ContextualMujocoEnv`; a body adds its model, its reset
-noise, its observation and its reward. There is no termination: an episode ends at the step limit
-only, by truncation (``Task.max_episode_steps``). Actions are motor controls in [-1, 1].
+A body is a class with its model, its first states, its observation and its reward; the context is
+handled once, for all of them. There is no termination: an episode ends at the step limit only, by
+truncation (``Task.max_episode_steps``). Actions are motor controls in [-1, 1].
 
 The environments are those of the paper (section 5 and appendix) on Gymnasium's own models.
 Chapter 1, *Tasks and skills*, shows them.
@@ -10,42 +10,20 @@ Chapter 1, *Tasks and skills*, shows them.
 
 from __future__ import annotations
 
-import copy
 import math
-import warnings
 from typing import Any, ClassVar
 
 import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from sami_tutorial.envs import headless, mujoco_tasks  # noqa: F401  (headless comes before mujoco)
-from sami_tutorial.envs.context import ContextSampler, Task
+from sami_tutorial.envs import mujoco_tasks
+from sami_tutorial.envs.context import ContextSampler
+from sami_tutorial.envs.mujoco_body import Array, Body, ContextModel, Motion, nominal_model
 
 # isort: split
 import mujoco
 from gymnasium.envs.mujoco import MujocoEnv
-
-Array = NDArray[np.float64]
-
-_DEAD_LIMB = (0.1, 0.45, 1.0, 1.0)  # blue against the bodies' orange, for every kind of eye
-
-
-_STATISTICS = ("extent", "meaninertia", "meanmass", "meansize")  # some depend on the masses
-
-
-def _array_names(model: mujoco.MjModel) -> list[str]:
-    """Every array of a model that can be written.
-
-    All of them, because from the masses MuJoCo derives more than one would list by heart, down to
-    where the cameras hang. Only the pictures are left out: they are large and never change.
-    """
-    arrays = {name: getattr(model, name) for name in dir(model) if name != "tex_data"}
-    return [
-        name
-        for name, array in arrays.items()
-        if isinstance(array, np.ndarray) and array.flags.writeable and array.size > 0
-    ]
 
 
 def _side_view(distance: float, elevation: float) -> dict[str, Any]:
@@ -65,7 +43,7 @@ def _metadata(render_fps: int) -> dict[str, Any]:
     return {"render_modes": modes, "render_fps": render_fps}
 
 
-class ContextualMujocoEnv(MujocoEnv):
+class ContextualMujocoEnv(Body, MujocoEnv):
     """A MuJoCo body whose dynamics are set anew at every reset.
 
     ``mass`` multiplies the mass of every link (not its rotational inertia, as in the paper's
@@ -86,13 +64,6 @@ class ContextualMujocoEnv(MujocoEnv):
         ValueError: for an action of the wrong shape or with a value that is not finite.
     """
 
-    # A body sets these, and the methods at the end of the class.
-    task: ClassVar[Task]
-    xml_file: ClassVar[str]  # in gymnasium/envs/mujoco/assets
-    physics_steps: ClassVar[int]  # per environment step
-    observation_size: ClassVar[int]
-    control_cost: ClassVar[float]  # reward lost per unit of squared action
-    alive_bonus: ClassVar[float]  # reward of every step
     camera: ClassVar[dict[str, Any]]
 
     def __init__(self, split: str = "train", **kwargs: Any):
@@ -105,25 +76,16 @@ class ContextualMujocoEnv(MujocoEnv):
             gym.spaces.Box(-np.inf, np.inf, (self.observation_size,), np.float64),
             **{"default_camera_config": self.camera, "width": 480, "height": 270, **kwargs},
         )
-        self._nominal_model = copy.copy(self.model)
-        self._array_names = _array_names(self.model)
         self._set_context(space.vector({}))
         self._step_seconds = self.dt
 
     def _initialize_simulation(self) -> tuple[mujoco.MjModel, mujoco.MjData]:
-        with warnings.catch_warnings():
-            # Of no use to our readers: an attribute in Gymnasium's half_cheetah.xml is deprecated.
-            warnings.filterwarnings("ignore", message=".*settotalmass")
-            model = mujoco.MjSpec.from_file(self.fullpath).compile()
-        # Looks only: a pale floor without mirror images or shadows shows the body best and renders
-        # many times faster in software.
-        model.mat_reflectance[:] = 0.0
-        model.light_castshadow[:] = False
-        np.maximum(model.tex_data, 180, out=model.tex_data)
+        model = nominal_model(type(self))
         screen = model.vis.global_
         screen.offwidth = max(screen.offwidth, self.width)
         screen.offheight = max(screen.offheight, self.height)
-        return model, mujoco.MjData(model)
+        self._context_model = ContextModel(model)
+        return self._context_model.model, mujoco.MjData(model)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -132,22 +94,26 @@ class ContextualMujocoEnv(MujocoEnv):
         self._set_context(self._sampler.from_options(options, self.np_random))
         return super().reset(options=options)
 
+    def _set_context(self, vector: Array) -> None:
+        self._context_model.set_context(self.task.space.as_dict(vector), self.data)
+        self._context = vector.astype(np.float32)
+
     def reset_model(self) -> Array:
-        self.set_state(*self._initial_state())
-        return self._observe(x_velocity=0.0)
+        self.set_state(*self.first_state(self.np_random, self.init_qpos, self.model.nv))
+        return self.observe(self._motion(x_velocity=0.0, effort=0.0))
 
     # The base class declares an info of plain numbers; ours carries the context, an array.
     def step(  # type: ignore[override]
         self, action: NDArray[np.floating]
     ) -> tuple[Array, float, bool, bool, dict[str, Any]]:
         control = np.asarray(action, dtype=np.float64)
-        if control.shape != self._motor_power.shape:
+        if control.shape != (self.model.nu,):
             raise ValueError(
                 f"action has shape {control.shape}; give one number per motor, "
-                f"shape {self._motor_power.shape}"
+                f"shape {(self.model.nu,)}"
             )
-        control = control * self._motor_power
-        effort = float(control @ control)
+        control = control * self._context_model.motor_power
+        effort = float(np.vecdot(control, control))
         if not math.isfinite(effort):
             raise ValueError(f"action is {action}; give finite numbers from -1 to 1")
 
@@ -159,50 +125,20 @@ class ContextualMujocoEnv(MujocoEnv):
         x_before = float(data.qpos[0])
         mujoco.mj_step(self.model, data, self.physics_steps)
         x_velocity = (float(data.qpos[0]) - x_before) / self._step_seconds
-
         if self.render_mode == "human":
             self.render()
-        reward = self._reward(x_velocity, effort)
-        return self._observe(x_velocity), reward, False, False, self._info()
+        motion = self._motion(x_velocity, effort)
+        return self.observe(motion), float(self.reward(motion)), False, False, self._info()
+
+    def _motion(self, x_velocity: float, effort: float) -> Motion:
+        data = self.data
+        return Motion(data.qpos, data.qvel, np.array(x_velocity), np.array(effort))
 
     def _get_reset_info(self) -> dict[str, Any]:
         return self._info()
 
     def _info(self) -> dict[str, Any]:
         return {"context": self._context.copy()}
-
-    def _set_context(self, vector: Array) -> None:
-        """Scales the nominal model, never the model that the last episode left behind."""
-        context = self.task.space.as_dict(vector)
-        model, nominal = self.model, self._nominal_model
-        for name in self._array_names:
-            getattr(model, name)[...] = getattr(nominal, name)
-        for name in _STATISTICS:
-            setattr(model.stat, name, getattr(nominal.stat, name))
-
-        model.body_mass *= context["mass"]
-        model.dof_damping *= context["damping"]
-        if context["mass"] != 1.0:
-            mujoco.mj_setConst(model, self.data)
-
-        crippled = np.array([context.get(f"crippled_{i}", 0.0) for i in range(model.nu)])
-        self._motor_power = 1.0 - crippled
-        for motor in np.flatnonzero(crippled):
-            limb = model.jnt_bodyid[model.actuator_trnid[motor, 0]]
-            model.geom_rgba[model.geom_bodyid == limb] = _DEAD_LIMB
-        self._context = vector.astype(np.float32)
-
-    def _initial_state(self) -> tuple[Array, Array]:
-        """Position (nq,) and velocity (nv,) to start an episode from, drawn with ``np_random``."""
-        raise NotImplementedError
-
-    def _observe(self, x_velocity: float) -> Array:
-        """What the agent sees, shape (observation_size,)."""
-        raise NotImplementedError
-
-    def _reward(self, x_velocity: float, effort: float) -> float:
-        """The reward of a step with mean forward velocity in m/s and squared control ``effort``."""
-        return x_velocity + self.alive_bonus - self.control_cost * effort
 
 
 class HalfCheetahEnv(ContextualMujocoEnv):
@@ -221,13 +157,15 @@ class HalfCheetahEnv(ContextualMujocoEnv):
     camera = _side_view(distance=3.2, elevation=-12.0)
     metadata = _metadata(render_fps=20)
 
-    def _initial_state(self) -> tuple[Array, Array]:
-        position_noise = self.np_random.uniform(-0.1, 0.1, self.model.nq)
-        velocity_noise = 0.1 * self.np_random.standard_normal(self.model.nv)
-        return self.init_qpos + position_noise, self.init_qvel + velocity_noise
+    @staticmethod
+    def first_state(generator: np.random.Generator, qpos: Array, nv: int) -> tuple[Array, Array]:
+        noise = generator.uniform(-0.1, 0.1, len(qpos))
+        return qpos + noise, 0.1 * generator.standard_normal(nv)
 
-    def _observe(self, x_velocity: float) -> Array:
-        return np.concatenate(([x_velocity], self.data.qpos[1:], self.data.qvel))
+    @staticmethod
+    def observe(motion: Motion) -> Array:
+        x_velocity = motion.x_velocity[..., np.newaxis]
+        return np.concatenate((x_velocity, motion.qpos[..., 1:], motion.qvel), axis=-1)
 
 
 class CrippledHalfCheetahEnv(HalfCheetahEnv):
@@ -253,13 +191,15 @@ class HopperEnv(ContextualMujocoEnv):
     camera = _side_view(distance=3.2, elevation=-12.0)
     metadata = _metadata(render_fps=125)
 
-    def _initial_state(self) -> tuple[Array, Array]:
-        position_noise = self.np_random.uniform(-0.005, 0.005, self.model.nq)
-        velocity_noise = self.np_random.uniform(-0.005, 0.005, self.model.nv)
-        return self.init_qpos + position_noise, self.init_qvel + velocity_noise
+    @staticmethod
+    def first_state(generator: np.random.Generator, qpos: Array, nv: int) -> tuple[Array, Array]:
+        noise = generator.uniform(-0.005, 0.005, len(qpos))
+        return qpos + noise, generator.uniform(-0.005, 0.005, nv)
 
-    def _observe(self, x_velocity: float) -> Array:
-        return np.concatenate((self.data.qpos[1:], np.clip(self.data.qvel, -10.0, 10.0)))
+    @staticmethod
+    def observe(motion: Motion) -> Array:
+        joint_velocities = np.minimum(np.maximum(motion.qvel, -10.0), 10.0)  # faster than clip
+        return np.concatenate((motion.qpos[..., 1:], joint_velocities), axis=-1)
 
 
 class CrippledHopperEnv(HopperEnv):

@@ -5,7 +5,8 @@ crippled bodies add one flag per motor, ``crippled_<i>``: 0 works, 1 is dead (a 
 weakens it). The paper publishes its task sets (Table 3) as an image only; the sets below follow it
 where its official code confirms the values and are otherwise this project's own, as each one says.
 
-A task joins by one call of ``_task`` here and one environment class in ``mujoco.py``.
+A task joins by one call of ``_task`` here, one environment class in ``mujoco.py`` and one line in
+``mujoco_vector.py``.
 Shown in chapter 1, *Tasks and skills*.
 """
 
@@ -27,7 +28,10 @@ def _dead(*motors: int) -> Context:
 
 
 def _task(name: str, motors: int, max_episode_steps: int, task_sets: TaskSets) -> Task:
-    """A task whose class is ``mujoco.<name>Env`` and of which ``motors`` motors can die."""
+    """A task of ``mujoco.<name>Env`` (one) and ``mujoco_vector.<name>VectorEnv`` (many).
+
+    ``motors`` is how many motors of the body can die.
+    """
     features = (
         Feature("mass", nominal=1.0, low=0.05, high=10.0),
         Feature("damping", nominal=1.0, low=0.05, high=10.0),
@@ -36,6 +40,7 @@ def _task(name: str, motors: int, max_episode_steps: int, task_sets: TaskSets) -
     return Task(
         id=f"sami/{name}-v0",
         entry_point=f"sami_tutorial.envs.mujoco:{name}Env",
+        vector_entry_point=f"sami_tutorial.envs.mujoco_vector:{name}VectorEnv",
         max_episode_steps=max_episode_steps,
         space=ContextSpace(features),
         task_sets=task_sets,

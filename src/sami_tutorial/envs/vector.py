@@ -1,9 +1,9 @@
 """Many environments stepped in lockstep, equal to stepping them one by one.
 
-``make_vec`` builds them. An environment that registers a batched implementation (CubeMove) runs
-that one; the others run side by side in one process. Both follow Gymnasium's vector interface with
-same-step autoreset: when an episode ends, the observation returned already belongs to the next
-episode and the true last one is in ``infos["final_obs"]``.
+``make_vec`` builds them. An environment that registers a batched implementation (CubeMove and the
+MuJoCo bodies) runs that one; the others run side by side in one process. Both follow Gymnasium's
+vector interface with same-step autoreset: when an episode ends, the observation returned already
+belongs to the next episode and the true last one is in ``infos["final_obs"]``.
 
 Built in chapter 2, *Soft actor-critic from scratch*.
 """
@@ -35,7 +35,8 @@ def make_vec(
         num_envs: how many environments, at least 1.
         split: ``"train"``, ``"moderate"``, ``"extreme"`` or ``"nominal"``.
         seed: used by the first ``reset()`` that is given no seed of its own.
-        **kwargs: further options of the task, e.g. ``distractors=4``.
+        **kwargs: further options of the task, e.g. ``distractors=4`` (CubeMove), ``threads=2``
+            (MuJoCo), and ``max_episode_steps`` where a wrapper of Gymnasium ends the episodes.
 
     Returns:
         A vector environment with same-step autoreset; ``infos["context"]`` has shape

@@ -1,0 +1,194 @@
+"""Many copies of one MuJoCo body in lockstep, at nearly the speed of the bare simulator.
+
+``make_vec`` builds them for every MuJoCo task. Each environment keeps its own simulation, since
+contexts change the model; control, observation, reward and info are computed for all at once.
+Built in chapter 2, *Soft actor-critic from scratch*.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.error import ResetNeeded
+from gymnasium.utils import seeding
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+from numpy.typing import NDArray
+
+from sami_tutorial.envs import mujoco
+from sami_tutorial.envs.context import ContextSampler
+from sami_tutorial.envs.mujoco_body import Array, Body, ContextModel, Motion, nominal_model
+from sami_tutorial.envs.vector import options_per_env, seeds_per_env
+
+# isort: split
+from mujoco import MjData, mj_stateSize, mjtState
+from mujoco.rollout import Rollout
+
+
+class MujocoVectorEnv(VectorEnv):
+    """``num_envs`` copies of a body, each under its own context.
+
+    Spaces, rewards and infos are those of :class:`~sami_tutorial.envs.mujoco.ContextualMujocoEnv`,
+    batched; environment ``i`` is bit-equal to a single one reset with ``seed + i``. Episodes have
+    the same length, so all end together; the same step returns the first observations of the next
+    ones (same-step autoreset).
+
+    Args:
+        body: which body.
+        num_envs: how many, at least 1.
+        seed: for the first ``reset()`` that is given none.
+        split: ``"train"``, ``"moderate"``, ``"extreme"`` or ``"nominal"``.
+        max_episode_steps: length of an episode; by default the task's.
+        threads: how many threads share the environments. MuJoCo works on them side by side, and
+            the results are the same for every number.
+
+    Raises:
+        ContextError: for an unknown split, or at reset for a context that the task does not know.
+        ValueError: for a length or a number of threads that is no positive integer, and for
+            actions of the wrong shape or with a value that is not finite.
+    """
+
+    metadata = {"autoreset_mode": AutoresetMode.SAME_STEP}  # noqa: RUF012 (Gymnasium's form)
+
+    def __init__(
+        self,
+        body: type[Body],
+        num_envs: int,
+        seed: int = 0,
+        split: str = "train",
+        max_episode_steps: int | None = None,
+        threads: int = 1,
+    ):
+        if max_episode_steps is None:
+            max_episode_steps = body.task.max_episode_steps
+        for name, value in (("max_episode_steps", max_episode_steps), ("threads", threads)):
+            if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+                raise ValueError(f"{name} is {value!r}; give a positive integer")
+        space = body.task.space
+        self._body = body
+        self._sampler = ContextSampler.from_split(space, body.task.task_sets, split)
+        self.max_episode_steps = int(max_episode_steps)
+        self.context_features = space.names
+        self.num_envs = num_envs
+
+        nominal = nominal_model(body)
+        self._bodies = [ContextModel(nominal) for _ in range(num_envs)]
+        self._models = [each.model for each in self._bodies]
+        self._datas = [MjData(nominal) for _ in range(threads)]  # where MuJoCo computes
+        self._rollout = Rollout(nthread=threads if threads > 1 else 0)
+        self._nominal_qpos, self._nq, self._nv = nominal.qpos0, nominal.nq, nominal.nv
+        self._step_seconds = nominal.opt.timestep * body.physics_steps
+        # What the simulator takes and gives: time, positions and velocities, and the control.
+        width = mj_stateSize(nominal, mjtState.mjSTATE_FULLPHYSICS)
+        self._state = np.zeros((num_envs, width))
+        self._substates = np.zeros((num_envs, body.physics_steps, width))
+        self._control = np.zeros((num_envs, body.physics_steps, nominal.nu))
+
+        unbounded = np.full(body.observation_size, np.inf)
+        self.single_observation_space = gym.spaces.Box(-unbounded, unbounded, dtype=np.float64)
+        self.single_action_space = gym.spaces.Box(-1.0, 1.0, (nominal.nu,), np.float32)
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+
+        self._first_seed: int | None = seed
+        self._generators: list[np.random.Generator] = []
+        self._all = np.ones(num_envs, dtype=np.bool_)
+
+    def reset(
+        self,
+        *,
+        seed: int | Sequence[int | None] | None = None,
+        options: dict[str, Any] | None = None,
+    ) -> tuple[Array, dict[str, Any]]:
+        seeds = seeds_per_env(self._first_seed if seed is None else seed, self.num_envs)
+        self._first_seed = None
+        if not self._generators:
+            self._generators = [seeding.np_random(each)[0] for each in seeds]
+        else:
+            for i, each in enumerate(seeds):
+                if each is not None:
+                    self._generators[i] = seeding.np_random(each)[0]
+        return self._start(options_per_env(options, self.num_envs))
+
+    def _start(self, options: Sequence[Mapping[str, Any] | None]) -> tuple[Array, dict[str, Any]]:
+        """Begins an episode everywhere."""
+        space = self._body.task.space
+        self._state[:] = 0.0
+        contexts = []
+        for i, (each, generator) in enumerate(zip(self._bodies, self._generators, strict=True)):
+            context = self._sampler.from_options(options[i], generator)
+            each.set_context(space.as_dict(context), self._datas[0])
+            first = self._body.first_state(generator, self._nominal_qpos, self._nv)
+            self._state[i, 1:] = np.concatenate(first)
+            contexts.append(context)
+        self._context = np.array(contexts, dtype=np.float32)
+        self._motor_power = np.array([each.motor_power for each in self._bodies])
+        self._steps = 0
+        still = np.zeros(self.num_envs)
+        observations = self._body.observe(self._motion(x_velocity=still, effort=still))
+        return observations, self._info()
+
+    def step(
+        self, actions: NDArray[np.floating]
+    ) -> tuple[Array, Array, NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
+        if not self._generators:
+            raise ResetNeeded("call reset() before step()")
+        control = np.asarray(actions, dtype=np.float64)
+        if control.shape != self._motor_power.shape:
+            raise ValueError(
+                f"actions have shape {control.shape}; give one row of motors per environment, "
+                f"shape {self._motor_power.shape}"
+            )
+        control = control * self._motor_power
+        effort = np.vecdot(control, control)
+        if not math.isfinite(effort @ effort):  # one number, cheap to ask
+            i = np.flatnonzero(~np.isfinite(effort))[0]
+            raise ValueError(f"actions[{i}] is {actions[i]}; give finite numbers from -1 to 1")
+
+        self._control[:] = control[:, np.newaxis]
+        self._rollout.rollout(
+            self._models,
+            self._datas,
+            self._state,
+            self._control,
+            nstep=self._body.physics_steps,
+            state=self._substates,
+            skip_checks=True,
+        )
+        x_before = self._state[:, 1]
+        self._state = self._substates[:, -1].copy()
+        x_velocity = (self._state[:, 1] - x_before) / self._step_seconds
+        self._steps += 1
+
+        motion = self._motion(x_velocity, effort)
+        observations, rewards = self._body.observe(motion), self._body.reward(motion)
+        never = np.zeros(self.num_envs, dtype=np.bool_)
+        info = self._info()
+        if self._steps < self.max_episode_steps:
+            return observations, rewards, never, never.copy(), info
+
+        final_obs = np.empty(self.num_envs, dtype=object)
+        final_obs[:] = list(observations)
+        observations, new_info = self._start([None] * self.num_envs)
+        new_info |= {"final_obs": final_obs, "_final_obs": self._all.copy()}
+        new_info |= {"final_info": info, "_final_info": self._all.copy()}
+        return observations, rewards, never, self._all.copy(), new_info
+
+    def _motion(self, x_velocity: Array, effort: Array) -> Motion:
+        start = 1 + self._nq
+        return Motion(self._state[:, 1:start], self._state[:, start:], x_velocity, effort)
+
+    def _info(self) -> dict[str, Any]:
+        """Gymnasium's form: beside each entry, which environments it holds for (here: all)."""
+        return {"context": self._context.copy(), "_context": self._all.copy()}
+
+
+HopperVectorEnv = partial(MujocoVectorEnv, mujoco.HopperEnv)
+CrippledHopperVectorEnv = partial(MujocoVectorEnv, mujoco.CrippledHopperEnv)
+HalfCheetahVectorEnv = partial(MujocoVectorEnv, mujoco.HalfCheetahEnv)
+CrippledHalfCheetahVectorEnv = partial(MujocoVectorEnv, mujoco.CrippledHalfCheetahEnv)
