@@ -23,8 +23,8 @@ its assertions say what to look at. For each source this writes
 - build/assignments/NAME.json, the questions and their points.
 - build/assignments/NAME-solution.ipynb, for the instructor.
 
-``--variant N`` replaces ``VARIANT = 0`` everywhere: the assignments derive numbers from it, so that last
-year's numbers are wrong this year.
+``--variant N`` replaces ``VARIANT = 0`` everywhere: the assignments derive numbers from it, so that
+last year's numbers are wrong this year.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ def parse(name: str, text: str, variant: int = 0) -> Assignment:
     Raises:
         ValueError: if a question's parts do not stand together.
     """
-    text = re.sub(r"\bTERM = 0\b", f"VARIANT = {variant}", text)
+    text = re.sub(r"\bVARIANT = 0\b", f"VARIANT = {variant}", text)
     parts: list[NotebookNode | Question] = []
     for cell in jupytext.reads(text, fmt="py:percent").cells:
         about = cell.metadata

@@ -219,7 +219,7 @@ def test_target_has_the_right_fixed_point(soft_target):
 
     reward, entropy, temperature, discount = 1.0, 0.7, 0.2, 0.9
     q = torch.zeros(2, 1)
-    for _ in range(400):
+    for _ in range(200):
         q = soft_target(
             torch.tensor([reward]),
             torch.zeros(1),
