@@ -283,8 +283,9 @@ def test_standardisation_is_fitted_to_the_warm_up():
         CUBE, num_envs=4, steps=700, warmup_steps=640, sac=SACConfig(hidden=(8,), standardize=True)
     )
     run = Run(config)
+    rounds = run.rounds()
     for _ in range(4):
-        run.run_round()
+        next(rounds)
     seen = run.replay.observation[:16, :40].reshape(-1, 5)
     run.update()
     assert torch.allclose(run.agent.standardize(seen).mean(0), torch.zeros(5), atol=0.05)
@@ -312,7 +313,7 @@ def test_acting_and_training_see_the_same_context(method):
         return call
 
     run.agent.observe, run.agent.begin = recorded(observe), recorded(begin)
-    run.run_round()
+    next(run.rounds())
     batch = run.replay.episodes(torch.arange(3))
     with torch.no_grad():
         c = run.agent.encoder(batch.observation, batch.action, batch.reward)

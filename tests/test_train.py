@@ -148,7 +148,7 @@ def test_exploring_environments_act_at_random_and_do_not_count():
     run = Run(small(exploring_envs=1, warmup_hold=8))
     run.agent.__class__ = Still
     for _ in range(2):
-        record = run.run_round()
+        record = next(run.rounds())
     action = run.replay.action[4:8]  # the round after the warm-up
     assert not action[1:].any()
     assert len(action[0].unique(dim=0)) == 5  # 40 steps, each draw held for 8

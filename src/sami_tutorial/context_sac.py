@@ -1,7 +1,7 @@
 """SAC with a context encoder: the policy acts on (s_t, c_t), and the critic's loss trains c.
 
     repeat:
-        sample whole episodes from the replay, and the trajectories of the contrast
+        sample episodes (or windows) from the replay, and the trajectories of the contrast
         c_t  <- psi(s_0:t, a_0:t-1, r_0:t-1)            with gradient
         c*_t <- psi*(the same)                          without
         critics, psi   minimise the SAC critic loss at (s_t, c_t), its target at (s_t+1, c*_t+1),
@@ -11,7 +11,8 @@
         target Q', psi* follow by exponential moving averages
 
 Source: arXiv 2406.04815, section 4 and algorithm in the appendix. Built in chapter 4, *A context
-encoder*; the contrastive term in chapter 6, *CCM*, and chapter 8, *SaNCE*.
+encoder*; the contrastive term in chapter 6, *CCM*, and chapter 8, *SaNCE*; windows, and the
+contrast's own optimiser step, in chapter 10, *Making it fast*.
 """
 
 from __future__ import annotations
@@ -23,11 +24,11 @@ import torch
 from torch import Tensor, nn
 
 from sami_tutorial.contrastive import bce_contrast, info_nce, sance
-from sami_tutorial.encoder import ContextEncoder, Encoder, PEARLEncoder, momentum_copy
-from sami_tutorial.nets import Standardize, soft_update
+from sami_tutorial.encoder import ContextEncoder, Encoder, Memory, PEARLEncoder, momentum_copy
+from sami_tutorial.nets import Standardize, per_member, soft_update
 from sami_tutorial.replay import Episodes
 from sami_tutorial.sac import SAC, SACConfig, Transitions
-from sami_tutorial.sampling import ContrastiveBatch
+from sami_tutorial.sampling import ContrastiveBatch, HeldOut
 
 
 @dataclass(frozen=True)
@@ -35,12 +36,22 @@ class ContextConfig:
     """Settings of the encoder and of its contrastive loss.
 
     Args:
-        episodes: whole episodes that each update encodes; its transitions are drawn from them.
+        episodes: whole episodes that each update encodes, its transitions being drawn from them; or
+            windows, all of whose transitions it uses.
+        window: steps of a window, a divisor of the horizon; 0 means whole episodes. A window begins
+            with the memory that the encoder had there when acting.
         hidden: width of the encoder's LSTM (of its hidden layers, for PEARL's).
         embedding_dim: D, the width of c.
         momentum: m of Eq. 13, the step of psi* towards psi.
         contrast_weight: alpha, what the contrastive loss weighs beside the critic's.
         contrast_batch: queries, positives and negatives per contrast; K = contrast_batch + 1.
+        contrast_every: updates from one contrast to the next.
+        contrast_rate: learning rate of an optimiser step that the contrast takes on its own, behind
+            the critic's; 0 adds the two losses up for one step, as the paper writes it.
+        contrast_phase: which windows are compared, ``"matched"`` (at the same time of their
+            episodes) or ``"free"``.
+        contrast_start: how windows of the contrast begin: ``"stored"``, with the encoder's memory,
+            or ``"zero"``, as if an episode began, so that only the window itself tells them apart.
         temperature: beta of the similarity exp(q . k / beta).
         loss: ``"softmax"``, the paper's Eq. 1 and 3, or ``"bce"``, the official code's sigmoid
             variant.
@@ -55,11 +66,16 @@ class ContextConfig:
     """
 
     episodes: int = 32
+    window: int = 0
     hidden: int = 64
     embedding_dim: int = 6
     momentum: float = 0.05
     contrast_weight: float = 1.0
     contrast_batch: int = 12
+    contrast_every: int = 1
+    contrast_rate: float = 0.0
+    contrast_phase: str = "matched"
+    contrast_start: str = "stored"
     temperature: float = 0.1
     loss: str = "softmax"
     skill_weight: str = "min"
@@ -69,10 +85,10 @@ class ContextConfig:
     kl_weight: float = 0.1
 
     def __post_init__(self) -> None:
-        for name in ("episodes", "hidden", "embedding_dim", "contrast_batch"):
+        for name in ("episodes", "hidden", "embedding_dim", "contrast_batch", "contrast_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; give a positive integer")
-        for name in ("contrast_weight", "kl_weight"):
+        for name in ("contrast_weight", "contrast_rate", "kl_weight", "window"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; give a number from 0 up")
         if not 0 < self.momentum <= 1:
@@ -85,6 +101,8 @@ class ContextConfig:
             "loss": ("softmax", "bce"),
             "skill_weight": ("min", "max", "none", "return_gap"),
             "same_task": ("context", "worker"),
+            "contrast_phase": ("matched", "free"),
+            "contrast_start": ("stored", "zero"),
         }.items():
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; choose one of {known}")
@@ -104,6 +122,7 @@ class EpisodeMemory:
     """
 
     embedding: Tensor  # (N, D), c_t of each environment
+    before: Memory  # what the encoder carried before it saw s_t
 
     def __init__(self, encoder: Encoder, action_dim: int):
         self.encoder = encoder
@@ -118,6 +137,7 @@ class EpisodeMemory:
     @torch.inference_mode()
     def observe(self, action: Tensor, reward: Tensor, observation: Tensor) -> None:
         """The outcome of a step: a_{t-1} (N, A), r_{t-1} (N,), s_t (N, S)."""
+        self.before = self._memory
         self.embedding, self._memory = self.encoder.step(observation, action, reward, self._memory)
 
     def append_to(self, observation: Tensor) -> Tensor:
@@ -161,6 +181,10 @@ class ContextSAC(SAC):
         if train_encoder:  # whatever lowers the critic's loss may also move the encoder
             encoder_parameters = list(self.encoder.parameters())
             self.optimizers["critic"].add_param_group({"params": encoder_parameters})
+            if contrast is not None and context.contrast_rate > 0:
+                self.optimizers["contrast"] = torch.optim.Adam(
+                    encoder_parameters, lr=context.contrast_rate, fused=True
+                )
         else:
             self.encoder.requires_grad_(False)
         self.memory = EpisodeMemory(self.encoder, action_dim)
@@ -186,11 +210,15 @@ class ContextSAC(SAC):
         self, episodes: Episodes, batch_size: int, contrast: ContrastiveBatch | None = None
     ) -> dict[str, Tensor]:
         """One step of every optimiser. Returns what to log, left as tensors."""
-        episodes = episodes._replace(observation=self.standardize(episodes.observation))
+        episodes = self.seen(episodes)
         batch = self.transitions(episodes, batch_size)
         critic_loss, metrics = self.critic_loss(batch)
         encoder_loss, encoder_metrics = self.encoder_loss(episodes, contrast)
         self.step("critic", critic_loss + encoder_loss)
+        if contrast is not None and "contrast" in self.optimizers:
+            contrastive_loss = self.contrastive_loss(contrast)
+            encoder_metrics["contrastive_loss"] = contrastive_loss.detach()
+            self.step("contrast", contrastive_loss)
 
         actor_loss, log_prob = self.actor_loss(batch.observation.detach())
         self.step("actor", actor_loss)
@@ -206,48 +234,71 @@ class ContextSAC(SAC):
             | {
                 "critic_loss": critic_loss.detach(),
                 "actor_loss": actor_loss.detach(),
-                "entropy": -log_prob.mean(),
+                "entropy": -log_prob.mean(dim=-1),
                 "temperature": self.temperature,
             }
         )
 
-    def transitions(self, episodes: Episodes, batch_size: int) -> Transitions:
-        """``batch_size`` steps of the episodes, each seen with its context.
+    def seen(self, episodes: Episodes) -> Episodes:
+        """The episodes with observations as the networks see them."""
+        return episodes._replace(observation=self.standardize(episodes.observation))
 
-        The context of a step, c_t, carries the gradient; that of the step after it, c*_{t+1}, comes
-        from psi* and does not.
+    def transitions(self, episodes: Episodes, batch_size: int) -> Transitions:
+        """Steps of the episodes, each seen with its context.
+
+        Of whole episodes ``batch_size`` steps are drawn, of windows all are taken. The context of a
+        step, c_t, carries the gradient; that of the step after it, c*_{t+1}, comes from psi* and
+        does not.
         """
-        inputs = episodes.observation, episodes.action, episodes.reward
+        inputs = episodes.observation, episodes.action, episodes.reward, episodes.start
         c = self.encoder(*inputs)  # (E, T+1, D)
         with torch.no_grad():
             target_c = self.momentum_encoder(*inputs)
-        # Only steps that were taken are drawn, so nothing of the padding enters a loss.
-        e, t = episodes.mask.nonzero(as_tuple=True)
-        drawn = torch.randint(len(e), (batch_size,), generator=self.generator)
-        e, t = e[drawn], t[drawn]
+        observation = torch.cat([episodes.observation, c], dim=-1)  # (E, T+1, S+D)
+        next_observation = torch.cat([episodes.observation, target_c], dim=-1)
+        batch = Transitions(
+            observation=observation[..., :-1, :].flatten(-3, -2),  # (E*T, S+D)
+            action=episodes.action.flatten(-3, -2),
+            reward=episodes.reward.flatten(-2),
+            next_observation=next_observation[..., 1:, :].flatten(-3, -2),
+            terminated=episodes.terminated.flatten(-2),
+        )
+        if episodes.start is not None:
+            return batch
+
+        def drawn(generator: torch.Generator, mask: Tensor) -> Tensor:
+            # Only steps that were taken are drawn, so nothing of the padding enters a loss.
+            taken = mask.flatten().nonzero().squeeze(-1)
+            return taken[torch.randint(len(taken), (batch_size,), generator=generator)]
+
+        index = per_member(drawn, self.generator, episodes.mask)  # (B,)
         return Transitions(
-            observation=torch.cat([episodes.observation[e, t], c[e, t]], dim=-1),
-            action=episodes.action[e, t],
-            reward=episodes.reward[e, t],
-            next_observation=torch.cat(
-                [episodes.observation[e, t + 1], target_c[e, t + 1]], dim=-1
-            ),
-            terminated=episodes.terminated[e, t],
+            *(
+                x.take_along_dim(
+                    index if x.ndim == index.ndim else index.unsqueeze(-1), index.ndim - 1
+                )
+                for x in batch
+            )
         )
 
     def encoder_loss(
         self, episodes: Episodes, contrast: ContrastiveBatch | None
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """What trains the encoder beside the critic's loss, weighted; and what to log of it."""
+        """What trains the encoder together with the critic's loss, weighted; and what to log."""
         loss = torch.zeros(())
         metrics = {}
-        if contrast is not None:
+        if contrast is not None and "contrast" not in self.optimizers:
             contrastive_loss = self.contrastive_loss(contrast)
             metrics["contrastive_loss"] = contrastive_loss.detach()
             loss = loss + self.context.contrast_weight * contrastive_loss
         if isinstance(self.encoder, PEARLEncoder):
             belief = self.encoder.belief(episodes.observation, episodes.action, episodes.reward)
-            kl = belief.kl_from_standard()[:, 1:][episodes.mask].mean()
+            kl = per_member(
+                lambda _, each, mask: each[:, 1:][mask].mean(),
+                self.generator,
+                belief.kl_from_standard(),
+                episodes.mask,
+            )
             metrics["kl"] = kl.detach()
             loss = loss + self.context.kl_weight * kl
         return loss, metrics
@@ -255,33 +306,90 @@ class ContextSAC(SAC):
     def contrastive_loss(self, batch: ContrastiveBatch) -> Tensor:
         """The method's contrast, between embeddings after the same number of steps.
 
-        That number is drawn anew for each update, from 1 to the whole episode: c must be good for
-        the policy at any time, and trajectories cut at different times would tell each other apart
-        by their length.
+        Of whole episodes that number is drawn anew for each update, from 1 to all: c must be good
+        for the policy at any time, and trajectories cut at different times would tell each other
+        apart by their length. Windows are read to their end.
         """
-        settings = self.context
-        horizon = batch.query.action.shape[1]
-        steps = int(torch.randint(1, horizon + 1, (), generator=self.generator))
+        horizon = batch.query.reward.shape[-1]
 
-        def embed(encoder: nn.Module, episodes: Episodes) -> Tensor:
-            return encoder(
-                self.standardize(episodes.observation[:, : steps + 1]),
-                episodes.action[:, :steps],
-                episodes.reward[:, :steps],
-            )[:, -1]
+        def drawn(generator: torch.Generator) -> Tensor:
+            return torch.randint(1, horizon + 1, (), generator=generator)
 
-        query = embed(self.encoder, batch.query)  # (P, D)
+        if batch.query.start is None:
+            steps = per_member(drawn, self.generator)
+        else:
+            steps = torch.tensor(horizon)
+            if self.context.contrast_start == "zero":
+                batch = batch.without_start()
+        query = self.embed(self.encoder, batch.query, steps)  # (P, D)
         with torch.no_grad():
-            positive = embed(self.momentum_encoder, batch.positive)  # (P, D)
-            negatives = embed(self.momentum_encoder, batch.negatives)  # (N, D)
+            positive = self.embed(self.momentum_encoder, batch.positive, steps)  # (P, D)
+            negatives = self.embed(self.momentum_encoder, batch.negatives, steps)  # (N, D)
+
+        def contrast(_: torch.Generator, *keys_and_gap: Tensor) -> Tensor:
+            return self.contrast_of_keys(*keys_and_gap)
+
+        reward_gap = batch.return_gap / horizon
+        return per_member(contrast, self.generator, query, positive, negatives, reward_gap)
+
+    def embed(self, encoder: nn.Module, episodes: Episodes, steps: Tensor) -> Tensor:
+        """c after that many steps, () or one number for each member: (E, D)."""
+        longest = int(steps.max())
+        c = encoder(
+            self.standardize(episodes.observation[..., : longest + 1, :]),
+            episodes.action[..., :longest, :],
+            episodes.reward[..., :longest],
+            episodes.start,
+        )  # (E, longest+1, D)
+        index = steps.reshape(*steps.shape, *[1] * (c.ndim - steps.ndim))
+        return c.take_along_dim(index, dim=-2).squeeze(-2)
+
+    def contrast_of_keys(
+        self, query: Tensor, positive: Tensor, negatives: Tensor, reward_gap: Tensor
+    ) -> Tensor:
+        """The loss that the settings name: (P, D), (P, D), (N, D), () -> ()."""
+        settings = self.context
         keys = query, positive, negatives, settings.temperature
         skill_aware = self.contrast != "ccm"
         if skill_aware and settings.loss == "softmax" and settings.skill_weight != "return_gap":
             return sance(*keys, weight=settings.skill_weight)
         loss = bce_contrast(*keys) if settings.loss == "bce" else info_nce(*keys)
         if skill_aware and settings.skill_weight == "return_gap":
-            loss = loss * (batch.return_gap / horizon).clamp(0, 1)
+            loss = loss * reward_gap.clamp(0, 1)
         return loss
+
+    @torch.no_grad()
+    def held_out_accuracy(self, batch: HeldOut) -> Tensor:
+        """How often the positive is the key most similar to its query; by chance 1 / (N + 1).
+
+        Every embedding begins as when acting, whatever the settings of the contrast say.
+        """
+        steps = torch.tensor(batch.query.reward.shape[-1])
+        query = self.embed(self.encoder, batch.query, steps)  # (Q, D)
+        positive = self.embed(self.momentum_encoder, batch.positive, steps)  # (Q, D)
+        negatives = self.embed(self.momentum_encoder, batch.negatives, steps)  # (Q * N, D)
+        negatives = negatives.unflatten(0, (len(query), -1))  # (Q, N, D)
+        to_positive = (query * positive).sum(dim=-1)  # (Q,)
+        to_negatives = (negatives @ query.unsqueeze(-1)).squeeze(-1)  # (Q, N)
+        return (to_positive > to_negatives.max(dim=-1).values).float().mean()
+
+    def gradient_ratio(
+        self, episodes: Episodes, batch_size: int, contrast: ContrastiveBatch
+    ) -> Tensor:
+        """Length of the critic's gradient on the encoder over that of the weighted contrast's.
+
+        Draws no random numbers of the training: asking changes nothing.
+        """
+        state = self.generator.get_state()
+        critic_loss, _ = self.critic_loss(self.transitions(self.seen(episodes), batch_size))
+        contrastive_loss = self.context.contrast_weight * self.contrastive_loss(contrast)
+        self.generator.set_state(state)
+        parameters = list(self.encoder.parameters())
+        lengths = [
+            torch.cat([g.flatten() for g in torch.autograd.grad(loss, parameters)]).norm()
+            for loss in (critic_loss, contrastive_loss)
+        ]
+        return lengths[0] / lengths[1]
 
 
 def _tensor(x: np.ndarray) -> Tensor:

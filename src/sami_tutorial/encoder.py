@@ -21,10 +21,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sami_tutorial.nets import MLP, Linear
+from sami_tutorial.nets import LSTM, MLP, Linear, normal, per_member
 
 Memory = tuple[Tensor, ...]
 """What an encoder carries from step to step, each tensor of shape (N, width)."""
+
+
+class Start(NamedTuple):
+    """What an encoder knew before a sequence that begins in the middle of an episode."""
+
+    action: Tensor  # (E, A) a_{t-1}; zero at the start of an episode
+    reward: Tensor  # (E,) r_{t-1}
+    memory: Memory  # as carried when acting, each (E, width)
 
 
 class Encoder(Protocol):
@@ -32,7 +40,9 @@ class Encoder(Protocol):
 
     embedding_dim: int
 
-    def __call__(self, observation: Tensor, action: Tensor, reward: Tensor) -> Tensor: ...
+    def __call__(
+        self, observation: Tensor, action: Tensor, reward: Tensor, start: Start | None = None
+    ) -> Tensor: ...
     def initial_memory(self, num_envs: int) -> Memory: ...
     def step(
         self,
@@ -67,16 +77,22 @@ class ContextEncoder(nn.Module):
         super().__init__()
         _check_widths(hidden=hidden, embedding_dim=embedding_dim)
         self.embedding_dim = embedding_dim
-        self.lstm = nn.LSTM(observation_dim + action_dim + 1, hidden, batch_first=True)
+        self.lstm = LSTM(observation_dim + action_dim + 1, hidden)
         bound = 1 / math.sqrt(hidden)  # PyTorch's default for nn.LSTM, but from our generator
         for parameter in self.lstm.parameters():
             nn.init.uniform_(parameter, -bound, bound, generator=generator)
         self.head = Linear(hidden, embedding_dim, generator)
 
-    def forward(self, observation: Tensor, action: Tensor, reward: Tensor) -> Tensor:
-        """c_0 .. c_T of whole episodes: (E, T+1, S), (E, T, A), (E, T) -> (E, T+1, D)."""
-        hidden, _ = self.lstm(history(observation, action, reward))  # from the zero state
-        return self.head(hidden)
+    def forward(
+        self, observation: Tensor, action: Tensor, reward: Tensor, start: Start | None = None
+    ) -> Tensor:
+        """c_0 .. c_T of a sequence: (E, T+1, S), (E, T, A), (E, T) -> (E, T+1, D).
+
+        Without ``start`` it begins as an episode does: from the zero state.
+        """
+        x = history(observation, action, reward, start)
+        hidden, _ = self.lstm(x, None if start is None else start.memory)  # (E, T+1, H)
+        return self.head(hidden.flatten(-3, -2)).unflatten(-2, hidden.shape[-3:-1])
 
     def initial_memory(self, num_envs: int) -> Memory:
         """Hidden and cell state at the start of an episode: zero."""
@@ -92,23 +108,29 @@ class ContextEncoder(nn.Module):
     ) -> tuple[Tensor, Memory]:
         """c_t and the next memory: (N, S), (N, A), (N,) -> (N, D)."""
         x = torch.cat([observation, previous_action, previous_reward[:, None]], dim=-1)
-        hidden, cell = memory
-        output, (hidden, cell) = self.lstm(x[:, None], (hidden[None], cell[None]))
-        return self.head(output[:, 0]), (hidden[0], cell[0])
+        output, memory = self.lstm(x[:, None], memory)
+        return self.head(output[:, 0]), memory
 
 
-def history(observation: Tensor, action: Tensor, reward: Tensor) -> Tensor:
-    """Puts (s_t, a_{t-1}, r_{t-1}) side by side; a_{-1} and r_{-1} are zero.
+def history(
+    observation: Tensor, action: Tensor, reward: Tensor, start: Start | None = None
+) -> Tensor:
+    """Puts (s_t, a_{t-1}, r_{t-1}) side by side; without ``start``, a_{-1} and r_{-1} are zero.
 
     (E, T+1, S), (E, T, A), (E, T) -> (E, T+1, S+A+1).
     """
-    if observation.shape[1] != action.shape[1] + 1:
+    if observation.shape[-2] != action.shape[-2] + 1:
         raise ValueError(
-            f"observation holds {observation.shape[1]} times and action {action.shape[1]}; "
+            f"observation holds {observation.shape[-2]} times and action {action.shape[-2]}; "
             "give one observation more than actions: s_0 .. s_T and a_0 .. a_{T-1}"
         )
     past = torch.cat([action, reward[..., None]], dim=-1)  # (E, T, A+1)
-    return torch.cat([observation, F.pad(past, (0, 0, 1, 0))], dim=-1)
+    if start is None:
+        past = F.pad(past, (0, 0, 1, 0))
+    else:
+        before = torch.cat([start.action, start.reward[..., None]], dim=-1)  # (E, A+1)
+        past = torch.cat([before.unsqueeze(-2), past], dim=-2)  # (E, T+1, A+1)
+    return torch.cat([observation, past], dim=-1)
 
 
 class Gaussian(NamedTuple):
@@ -166,19 +188,35 @@ class PEARLEncoder(nn.Module):
 
     def belief(self, observation: Tensor, action: Tensor, reward: Tensor) -> Gaussian:
         """The product of the votes before each time t: (E, T+1, S), .. -> (E, T+1, D) twice."""
-        precision, weighted = self.votes(observation[:, :-1], action, reward, observation[:, 1:])
-        return _product(
-            F.pad(precision.cumsum(dim=1), (0, 0, 1, 0)),
-            F.pad(weighted.cumsum(dim=1), (0, 0, 1, 0)),
+        transitions = (
+            observation[..., :-1, :].flatten(-3, -2),  # (E*T, S)
+            action.flatten(-3, -2),
+            reward.flatten(-2),
+            observation[..., 1:, :].flatten(-3, -2),
         )
+        sums = (
+            F.pad(each.unflatten(-2, reward.shape[-2:]).cumsum(dim=-2), (0, 0, 1, 0))
+            for each in self.votes(*transitions)
+        )  # (E, T+1, D) twice
+        return _product(*sums)
 
-    def forward(self, observation: Tensor, action: Tensor, reward: Tensor) -> Tensor:
-        """c_0 .. c_T, drawn from the beliefs: (E, T+1, S), (E, T, A), (E, T) -> (E, T+1, D)."""
+    def forward(
+        self, observation: Tensor, action: Tensor, reward: Tensor, start: Start | None = None
+    ) -> Tensor:
+        """c_0 .. c_T, drawn from the beliefs: (E, T+1, S), (E, T, A), (E, T) -> (E, T+1, D).
+
+        Raises:
+            ValueError: for a ``start``: a belief is the product over the whole episode so far.
+        """
+        if start is not None:
+            raise ValueError(
+                "start is given, but PEARL's encoder reads whole episodes; set window 0"
+            )
         return self.draw(self.belief(observation, action, reward))
 
     def draw(self, belief: Gaussian) -> Tensor:
         """A sample, differentiable in mean and variance."""
-        noise = torch.empty_like(belief.mean).normal_(generator=self.generator)
+        noise = per_member(normal, self.generator, belief.mean)
         return belief.mean + belief.variance.sqrt() * noise
 
     def initial_memory(self, num_envs: int) -> Memory:

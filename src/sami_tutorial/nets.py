@@ -1,8 +1,10 @@
-"""The networks of soft actor-critic: an MLP, an ensemble of critics, a tanh-Gaussian actor.
+"""The networks: an MLP, an ensemble of critics, a tanh-Gaussian actor, an LSTM.
 
 ``Linear`` may hold several layers at once along a leading axis, so that an ensemble costs one
-batched matrix product instead of a Python loop. All initial weights and all noise come from the
-generator that the caller passes.
+batched matrix product instead of a Python loop. A whole population of agents is one more such axis,
+in front of all others: nothing here counts its axes from the front
+(:mod:`sami_tutorial.population`). All initial weights and all noise come from the generator that
+the caller passes.
 
 Sources: Haarnoja et al., *Soft Actor-Critic Algorithms and Applications* (arXiv 1812.05905),
 appendix C for the squashed Gaussian. Built in chapter 2, *Soft actor-critic from scratch*.
@@ -12,7 +14,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -20,6 +22,21 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 LOG_STD_MIN, LOG_STD_MAX = -5.0, 2.0
+
+Generators = torch.Generator | Sequence[torch.Generator]
+"""One generator, or one for each member of a population."""
+
+
+def per_member(function: Callable[..., Tensor], generator: Generators, *tensors: Tensor) -> Tensor:
+    """``function(generator, *tensors)``; in a population each member's own, stacked in front."""
+    if isinstance(generator, torch.Generator):
+        return function(generator, *tensors)
+    return torch.stack([function(*each) for each in zip(generator, *tensors, strict=True)])
+
+
+def normal(generator: torch.Generator, like: Tensor) -> Tensor:
+    """Standard normal numbers in the shape of a tensor."""
+    return torch.empty_like(like).normal_(generator=generator)
 
 
 class Linear(nn.Module):
@@ -62,6 +79,52 @@ class MLP(nn.Module):
         return self.layers[-1](x)
 
 
+class LSTM(nn.LSTM):
+    """PyTorch's LSTM, one layer, that also runs as a population.
+
+    Where the weights have a leading axis, it applies P independent ones to their own sequences,
+    step by step in batched matrix products: x (P, E, T, in) -> (P, E, T, H).
+    """
+
+    weight_ih_l0: Tensor
+    weight_hh_l0: Tensor
+    bias_ih_l0: Tensor
+    bias_hh_l0: Tensor
+
+    def __init__(self, in_features: int, hidden: int):
+        super().__init__(in_features, hidden, batch_first=True)
+
+    def forward(  # type: ignore[override]  # a memory without PyTorch's axis of layers
+        self, x: Tensor, memory: tuple[Tensor, ...] | None = None
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """Hidden states (E, T, H), and the memory (h, c) behind the last step, each (E, H).
+
+        Args:
+            x: (E, T, in).
+            memory: before the first step; None is zero.
+        """
+        if self.weight_ih_l0.ndim == 2:
+            layers = None if memory is None else (memory[0][None], memory[1][None])
+            output, (hidden, cell) = super().forward(x, layers)
+            return output, (hidden[0], cell[0])
+
+        bias = (self.bias_ih_l0 + self.bias_hh_l0).unsqueeze(-2)  # (P, 1, 4H)
+        times = x.transpose(-3, -2)  # (P, T, E, in)
+        seen = torch.baddbmm(bias, times.flatten(-3, -2), self.weight_ih_l0.mT)
+        seen = seen.unflatten(-2, times.shape[-3:-1])  # (P, T, E, 4H)
+        if memory is None:
+            memory = tuple(seen.new_zeros(2, *x.shape[:-2], self.hidden_size).unbind())
+        hidden, cell = memory
+        recurrent = self.weight_hh_l0.mT
+        outputs = []
+        for gates in seen.unbind(-3):
+            i, f, g, o = torch.baddbmm(gates, hidden, recurrent).chunk(4, dim=-1)
+            cell = torch.sigmoid(f) * cell + torch.sigmoid(i) * torch.tanh(g)
+            hidden = torch.sigmoid(o) * torch.tanh(cell)
+            outputs.append(hidden)
+        return torch.stack(outputs, dim=-2), (hidden, cell)
+
+
 class Standardize(nn.Module):
     """x -> (x - mean) / std for each column; changes nothing before :meth:`fit`."""
 
@@ -80,7 +143,9 @@ class Standardize(nn.Module):
         self.std.copy_(torch.where(std > 0, std, 1.0))
 
     def forward(self, x: Tensor) -> Tensor:
-        return (x - self.mean) / self.std
+        lead, dim = self.mean.shape[:-1], self.mean.shape[-1]
+        shape = (*lead, *[1] * (x.ndim - self.mean.ndim), dim)
+        return (x - self.mean.view(shape)) / self.std.view(shape)
 
 
 class Critic(nn.Module):
@@ -98,7 +163,8 @@ class Critic(nn.Module):
         self.q = MLP((observation_dim + action_dim, *hidden, 1), generator, lead=(ensemble,))
 
     def forward(self, observation: Tensor, action: Tensor) -> Tensor:
-        return self.q(torch.cat([observation, action], dim=-1)).squeeze(-1)
+        x = torch.cat([observation, action], dim=-1).unsqueeze(-3)  # (1, B, S+A), for all alike
+        return self.q(x).squeeze(-1)
 
 
 class Actor(nn.Module):
@@ -121,10 +187,10 @@ class Actor(nn.Module):
         log_std = LOG_STD_MIN + 0.5 * (LOG_STD_MAX - LOG_STD_MIN) * (torch.tanh(raw) + 1)
         return mean, log_std
 
-    def sample(self, observation: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def sample(self, observation: Tensor, generator: Generators) -> tuple[Tensor, Tensor]:
         """An action and its log-probability, differentiable in the parameters: (B, A), (B,)."""
         mean, log_std = self(observation)
-        noise = torch.empty_like(mean).normal_(generator=generator)
+        noise = per_member(normal, generator, mean)
         pre_tanh = mean + log_std.exp() * noise
         return torch.tanh(pre_tanh), tanh_gaussian_log_prob(pre_tanh, mean, log_std)
 

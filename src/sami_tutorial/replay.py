@@ -3,8 +3,13 @@
 One slot holds one episode, so no sample can cross the border of an episode or the write head. The
 ``num_envs`` episodes that run in lockstep fill ``num_envs`` slots together and replace the oldest.
 
+Where episodes are long, an encoder is trained on windows of a few steps instead of whole episodes.
+For them the replay keeps what the encoder carried when acting (its memory) at the start of each
+window, so that a window begins as it did then.
+
 Built in chapter 2, *Soft actor-critic from scratch*; whole episodes are sampled from chapter 4,
-*A context encoder*, on.
+*A context encoder*, on; windows in chapter 10, *Making it fast*. Stored states: Kapturowski et al.,
+*Recurrent Experience Replay in Distributed Reinforcement Learning* (R2D2, ICLR 2019).
 """
 
 from __future__ import annotations
@@ -16,11 +21,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sami_tutorial.encoder import Memory, Start
 from sami_tutorial.sac import Transitions
 
 
 class Episodes(NamedTuple):
-    """A batch of episodes from their first step, padded behind their last."""
+    """A batch of episodes from their first step, padded behind their last; or of windows."""
 
     observation: Tensor  # (E, T+1, S)
     action: Tensor  # (E, T, A)
@@ -28,6 +34,7 @@ class Episodes(NamedTuple):
     terminated: Tensor  # (E, T)
     mask: Tensor  # (E, T) bool: True where a step was taken, False in the padding
     context: Tensor  # (E, F) the hidden features; for the oracle and for probes only
+    start: Start | None = None  # of windows: what went before
 
 
 class Replay:
@@ -38,9 +45,11 @@ class Replay:
         num_envs: episodes that run in lockstep.
         horizon: the longest episode, in steps.
         observation_dim, action_dim, context_dim: widths.
+        window: steps from one stored memory to the next; 0 stores none.
+        memory_dim: width of each of the encoder's two memory tensors.
 
     Raises:
-        ValueError: if a size is not positive.
+        ValueError: if a size is not positive, or if windows do not fill the horizon.
     """
 
     def __init__(
@@ -51,10 +60,16 @@ class Replay:
         observation_dim: int,
         action_dim: int,
         context_dim: int,
+        window: int = 0,
+        memory_dim: int = 0,
     ):
         for name, size in {"capacity": capacity, "num_envs": num_envs, "horizon": horizon}.items():
             if size < 1:
                 raise ValueError(f"{name} is {size}; give a positive integer")
+        if window < 0 or (window and horizon % window):
+            raise ValueError(
+                f"window is {window}; give a divisor of the horizon, {horizon} steps, or 0"
+            )
         rounds = max(2, -(-capacity // (num_envs * horizon)))
         slots = rounds * num_envs
         self.num_envs = num_envs
@@ -64,6 +79,9 @@ class Replay:
         self.terminated = torch.zeros(slots, horizon)
         self.context = torch.zeros(slots, context_dim)
         self.task = torch.zeros(slots, dtype=torch.int64)  # equal where the contexts are equal
+        self.window = window
+        if window:
+            self.memory = torch.zeros(slots, horizon // window, 2, memory_dim)
         self.returns = torch.zeros(slots)  # undiscounted, so far
         self.length = torch.zeros(slots, dtype=torch.int64)
         self.head = -num_envs  # first slot of the episodes now running
@@ -104,6 +122,11 @@ class Replay:
         self.returns[self._live] += self.reward[self._live, t]
         self.length[self._live] = t + 1
 
+    def remember(self, memory: Memory) -> None:
+        """Keeps what the encoder carried before the first state of a window: (N, H) twice."""
+        t = int(self.length[self.head])
+        self.memory[self._live, t // self.window] = torch.stack(memory, dim=1)
+
     @property
     def _live(self) -> slice:
         return slice(self.head, self.head + self.num_envs)
@@ -140,6 +163,41 @@ class Replay:
             raise ValueError("the replay is empty; add transitions before sampling")
         choice = torch.randint(len(stored), (batch_size,), generator=generator)
         return self.episodes(stored[choice])
+
+    def sample_windows(self, batch_size: int, generator: torch.Generator) -> Episodes:
+        """``batch_size`` windows, uniform over all whose steps are all stored, with replacement.
+
+        Raises:
+            ValueError: if there is none yet.
+        """
+        ends = (self.length // self.window).cumsum(0)  # (slots,)
+        total = int(ends[-1])
+        if total == 0:
+            raise ValueError("the replay holds no full window; add transitions before sampling")
+        index = torch.randint(total, (batch_size,), generator=generator)
+        slots = torch.searchsorted(ends, index, right=True)
+        number = index - (ends[slots] - self.length[slots] // self.window)
+        return self.windows(slots, number)
+
+    def windows(self, slots: Tensor, number: Tensor) -> Episodes:
+        """Window ``number`` (E,) of each episode in ``slots`` (E,), with what went before it."""
+        first = number * self.window  # (E,)
+        times = first[:, None] + torch.arange(self.window + 1)  # (E, L+1)
+        row, steps = slots[:, None], times[:, :-1]  # (E, 1), (E, L)
+        begins, before = first == 0, (first - 1).clamp(min=0)
+        return Episodes(
+            observation=self.observation[row, times],
+            action=self.action[row, steps],
+            reward=self.reward[row, steps],
+            terminated=self.terminated[row, steps],
+            mask=steps < self.length[row],
+            context=self.context[slots],
+            start=Start(
+                action=self.action[slots, before].masked_fill(begins[:, None], 0.0),
+                reward=self.reward[slots, before].masked_fill(begins, 0.0),
+                memory=self.memory[slots, number].unbind(dim=1),
+            ),
+        )
 
     def episodes(self, slots: Tensor) -> Episodes:
         """The episodes in these slots, (E,) integers, in their order."""

@@ -142,7 +142,7 @@ class SAC(nn.Module):
         return metrics | {
             "critic_loss": critic_loss.detach(),
             "actor_loss": actor_loss.detach(),
-            "entropy": -log_prob.mean(),
+            "entropy": -log_prob.mean(dim=-1),
             "temperature": self.temperature,
         }
 
@@ -150,26 +150,28 @@ class SAC(nn.Module):
         """Mean squared soft Bellman error, summed over the critics."""
         q = self.critic(batch.observation, batch.action)  # (2, B)
         y = self.bellman_target(batch)  # (B,)
-        loss = F.mse_loss(q, y.expand_as(q), reduction="none").mean(dim=-1).sum()
-        return loss, {"q": q.detach().mean(), "target_q": y.mean()}
+        error = F.mse_loss(q, y.unsqueeze(-2).expand_as(q), reduction="none")
+        loss = error.mean(dim=-1).sum(dim=-1)  # ()
+        return loss, {"q": q.detach().mean(dim=(-2, -1)), "target_q": y.mean(dim=-1)}
 
     @torch.no_grad()
     def bellman_target(self, batch: Transitions) -> Tensor:
         """y, shape (B,). A time limit is no end of the task: only ``terminated`` stops the sum."""
         next_action, next_log_prob = self.actor.sample(batch.next_observation, self.generator)
-        next_q = self.target(batch.next_observation, next_action).min(dim=0).values  # (B,)
-        next_value = next_q - self.temperature * next_log_prob
+        next_q = self.target(batch.next_observation, next_action).min(dim=-2).values  # (B,)
+        next_value = next_q - self.temperature.unsqueeze(-1) * next_log_prob
         return batch.reward + self.config.discount * (1 - batch.terminated) * next_value
 
     def actor_loss(self, observation: Tensor) -> tuple[Tensor, Tensor]:
         """E[temperature log pi(a|s) - min_i Q_i(s, a)], and log pi (B,) for the temperature."""
         action, log_prob = self.actor.sample(observation, self.generator)
-        q = self.critic(observation, action).min(dim=0).values  # (B,)
-        return (self.temperature * log_prob - q).mean(), log_prob.detach()
+        q = self.critic(observation, action).min(dim=-2).values  # (B,)
+        loss = (self.temperature.unsqueeze(-1) * log_prob - q).mean(dim=-1)  # ()
+        return loss, log_prob.detach()
 
     def temperature_loss(self, log_prob: Tensor) -> Tensor:
         """Its gradient lowers the temperature while the entropy lies above the target."""
-        return -self.log_temperature * (log_prob + self.target_entropy).mean()
+        return -self.log_temperature * (log_prob + self.target_entropy).mean(dim=-1)
 
     @property
     def temperature(self) -> Tensor:
@@ -177,11 +179,15 @@ class SAC(nn.Module):
         return self.log_temperature.detach().exp()
 
     def step(self, name: str, loss: Tensor) -> None:
-        """One gradient step of one optimiser, on its own parameters and no others."""
+        """One gradient step of one optimiser, on its own parameters and no others.
+
+        In a population the losses of all members are summed: none depends on another's parameters,
+        so each member's gradient is the one that it would have alone.
+        """
         optimizer = self.optimizers[name]
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         for parameter, gradient in zip(
-            parameters, torch.autograd.grad(loss, parameters), strict=True
+            parameters, torch.autograd.grad(loss.sum(), parameters), strict=True
         ):
             parameter.grad = gradient.contiguous()  # fused Adam reads memory, not strides
         optimizer.step()

@@ -15,7 +15,7 @@ import dataclasses
 import itertools
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -36,12 +36,19 @@ from sami_tutorial.checkpoint import (
     save_checkpoint,
 )
 from sami_tutorial.context_sac import ContextConfig, ContextSAC
+from sami_tutorial.encoder import PEARLEncoder
 from sami_tutorial.envs import get_task, make_vec
 from sami_tutorial.envs.mujoco_tasks import MUJOCO_TASKS
 from sami_tutorial.lock import exclusive
-from sami_tutorial.replay import Replay
+from sami_tutorial.population import stack, stack_agents
+from sami_tutorial.replay import Episodes, Replay
 from sami_tutorial.sac import SAC, SACConfig
-from sami_tutorial.sampling import ContrastiveBatch, NotEnoughTrajectories, contrastive_batch
+from sami_tutorial.sampling import (
+    ContrastiveBatch,
+    NotEnoughTrajectories,
+    contrastive_batch,
+    held_out_batch,
+)
 
 CHECKPOINT = "checkpoint.safetensors"
 EXPLODED = 1e8  # no logged quantity comes near it in a healthy run
@@ -119,6 +126,11 @@ class TrainConfig:
             raise ValueError(
                 f"warmup_steps is {self.warmup_steps}; give at least one for each of the "
                 f"{self.num_envs} environments"
+            )
+        if self.context.window and get_method(self.method).encoder is PEARLEncoder:
+            raise ValueError(
+                f"context.window is {self.context.window}, but the encoder of {self.method!r} "
+                "reads whole episodes; give 0"
             )
         if self.steps < self.warmup_steps:
             raise ValueError(
@@ -208,9 +220,7 @@ class Run:
         self.horizon: int = self.env.unwrapped.max_episode_steps  # type: ignore[attr-defined]
         observation_dim = flatdim(self.env.single_observation_space)
         action_dim = flatdim(self.env.single_action_space)
-        self.agent: SAC = method.make_agent(
-            observation_dim, action_dim, config.sac, config.context, config.seed
-        )
+        self.agent = self.make_agent()
         self.generator = torch.Generator().manual_seed(config.seed)  # draws the batches
         self.replay = Replay(
             config.replay_capacity,
@@ -219,6 +229,8 @@ class Run:
             observation_dim,
             action_dim,
             len(self.env.unwrapped.context_features),  # type: ignore[attr-defined]
+            window=config.context.window if method.encoder is not None else 0,
+            memory_dim=config.context.hidden,
         )
         self.round = 0
         self.env_steps = 0
@@ -226,18 +238,28 @@ class Run:
         self.wall_seconds = 0.0
         self.curve: list[dict[str, float]] = []
 
+    def make_agent(self) -> SAC:
+        """A fresh agent for the environment."""
+        return self.method.make_agent(
+            flatdim(self.env.single_observation_space),
+            flatdim(self.env.single_action_space),
+            self.config.sac,
+            self.config.context,
+            self.config.seed,
+        )
+
     def rounds(self) -> Iterator[dict[str, float]]:
         """Runs round after round until the step budget is spent; yields each round's record."""
-        while self.env_steps < self.config.steps:
-            start = time.perf_counter()
-            record = self.run_round()
-            self.wall_seconds += time.perf_counter() - start
-            self.curve.append(record | {"wall_seconds": self.wall_seconds})
-            self.round += 1
-            yield self.curve[-1]
+        for records in rounds_together([self], self.update):
+            yield records[0]
 
-    def run_round(self) -> dict[str, float]:
-        """One episode in every environment, with the updates that fall due."""
+    def turns(self) -> Iterator[dict[str, float] | None]:
+        """Acts and stores; yields None whenever an update is due, and a record after each round."""
+        while self.env_steps < self.config.steps:
+            yield from self.turns_of_a_round()
+
+    def turns_of_a_round(self) -> Iterator[dict[str, float] | None]:
+        """One episode in every environment."""
         config = self.config
         round_seed = np.random.SeedSequence([config.seed, self.round])
         rng = np.random.default_rng(round_seed)
@@ -245,7 +267,7 @@ class Run:
         self.replay.start_episodes(observation, info["context"])
         self.agent.begin(observation)
         episode_return = np.zeros(config.num_envs)
-        metrics: dict[str, torch.Tensor] = {}
+        self.metrics: dict[str, torch.Tensor] = {}
 
         for t in itertools.count():
             if t % config.warmup_hold == 0:
@@ -255,6 +277,9 @@ class Run:
             else:
                 action = self.agent.act(observation)
                 action[: config.exploring_envs] = random[: config.exploring_envs]
+            if self.replay.window and t % self.replay.window == 0:
+                assert isinstance(self.agent, ContextSAC)
+                self.replay.remember(self.agent.memory.before)
 
             observation, reward, terminated, truncated, info = self.env.step(action)
             done = terminated | truncated
@@ -264,12 +289,14 @@ class Run:
             self.agent.observe(action, reward, next_observation)
             episode_return += reward
             self.env_steps += config.num_envs
+            if last:  # before an update can have seen the finished episodes
+                diagnostics = self.diagnostics()
 
             warm = self.env_steps >= config.warmup_steps
             if warm and self.env_steps // config.num_envs % config.update_every == 0:
-                metrics = self.update()
+                yield None
                 self.updates += 1
-                self.check(metrics)
+                self.check(self.metrics)
             if last or self.env_steps >= config.steps:
                 break
 
@@ -279,17 +306,86 @@ class Run:
             record["episode_return"] = float(episode_return[counted].mean())
             if "success" in info["final_info"]:
                 record["success"] = float(np.mean(info["final_info"]["success"][counted]))
-        return record | {name: float(value) for name, value in metrics.items()}
+            self.metrics |= diagnostics
+        self.round += 1
+        yield record | {name: float(value) for name, value in self.metrics.items()}
 
-    def update(self) -> dict[str, torch.Tensor]:
+    def finish_round(self, record: dict[str, float], seconds: float) -> dict[str, float]:
+        """Adds a round's record to the curve."""
+        self.wall_seconds += seconds
+        self.curve.append(record | {"wall_seconds": self.wall_seconds})
+        return self.curve[-1]
+
+    def update(self) -> None:
         """One update of the agent from the replay."""
+        self.metrics = self.agent.update(*self.batch())
+
+    def batch(self) -> tuple[Any, ...]:
+        """What the agent's update takes."""
         if self.updates == 0 and self.config.sac.standardize:
             everything = self.replay.episodes(self.replay.length.nonzero().squeeze(-1))
             self.agent.standardize.fit(everything.observation[:, :-1][everything.mask])
         if not isinstance(self.agent, ContextSAC):
-            return self.agent.update(self.replay.sample(self.config.batch_size, self.generator))
-        episodes = self.replay.sample_episodes(self.config.context.episodes, self.generator)
-        return self.agent.update(episodes, self.config.batch_size, self.contrast())
+            return (self.replay.sample(self.config.batch_size, self.generator),)
+        due = self.updates % self.config.context.contrast_every == 0
+        return (
+            self.sequences(self.generator),
+            self.config.batch_size,
+            (self.contrast(self.generator) if due else None),
+        )
+
+    def sequences(self, generator: torch.Generator) -> Episodes:
+        """Whole episodes, or windows of them."""
+        sample = self.replay.sample_windows if self.replay.window else self.replay.sample_episodes
+        return sample(self.config.context.episodes, generator)
+
+    def contrast(self, generator: torch.Generator) -> ContrastiveBatch | None:
+        """The trajectories that the method compares; None if it compares none, or not yet."""
+        if self.method.contrast is None:
+            return None
+        settings = self.config.context
+        try:
+            return contrastive_batch(
+                self.replay,
+                self.method.contrast,
+                settings.contrast_batch,
+                generator,
+                fraction=settings.fraction,
+                same_task=settings.same_task,
+                shuffle_returns=settings.shuffle_returns,
+                phase=settings.contrast_phase,
+            )
+        except NotEnoughTrajectories:
+            return None
+
+    def diagnostics(self) -> dict[str, torch.Tensor]:
+        """What tells whether the contrast is learned, and whether it can move the encoder.
+
+        With random numbers of its own: a run is the same whether or not it is asked.
+        """
+        if self.method.contrast is None or not self.updates:
+            return {}
+        assert isinstance(self.agent, ContextSAC)
+        settings = self.config.context
+        generator = torch.Generator().manual_seed(self.round)
+        found = {}
+        try:
+            fresh = held_out_batch(
+                self.replay,
+                self.method.contrast,
+                settings.contrast_batch,
+                generator,
+                fraction=settings.fraction,
+            )
+            found["held_out_accuracy"] = self.agent.held_out_accuracy(fresh)
+        except NotEnoughTrajectories:
+            pass
+        contrast = self.contrast(generator)
+        if contrast is not None:
+            found["gradient_ratio"] = self.agent.gradient_ratio(
+                self.sequences(generator), self.config.batch_size, contrast
+            )
+        return found
 
     def check(self, quantities: dict[str, torch.Tensor]) -> None:
         """Stops a run that went wrong, before it can overwrite a good checkpoint.
@@ -304,24 +400,6 @@ class Run:
                     f"{name} is {largest} after {self.env_steps} environment steps "
                     f"({self.updates} updates)"
                 )
-
-    def contrast(self) -> ContrastiveBatch | None:
-        """The trajectories that the method compares; None if it compares none, or not yet."""
-        if self.method.contrast is None:
-            return None
-        settings = self.config.context
-        try:
-            return contrastive_batch(
-                self.replay,
-                self.method.contrast,
-                settings.contrast_batch,
-                self.generator,
-                fraction=settings.fraction,
-                same_task=settings.same_task,
-                shuffle_returns=settings.shuffle_returns,
-            )
-        except NotEnoughTrajectories:
-            return None
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Everything a resumed run needs that is an array."""
@@ -405,6 +483,46 @@ class Run:
         self.curve = counters["curve"]
 
 
+def rounds_together(
+    runs: Sequence[Run], update: Callable[[], None]
+) -> Iterator[list[dict[str, float]]]:
+    """Round after round of runs in step with one another; yields the records of each round.
+
+    Args:
+        runs: at the same step of the same number.
+        update: called whenever an update is due, in all runs at once.
+    """
+    start = time.perf_counter()
+    for turn in zip(*(run.turns() for run in runs), strict=True):
+        if turn[0] is None:
+            update()
+            continue
+        seconds = (time.perf_counter() - start) / len(runs)
+        yield [run.finish_round(record, seconds) for run, record in zip(runs, turn, strict=True)]
+        start = time.perf_counter()
+
+
+def population_update(runs: Sequence[Run]) -> Callable[[], None]:
+    """An update of all runs at once; for one run alone, its own."""
+    if len(runs) == 1:
+        return runs[0].update
+    stacked = stack_agents([run.agent for run in runs], runs[0].make_agent())
+
+    def update() -> None:
+        batches = [run.batch() for run in runs]
+        # One run may find trajectories to compare before another does.
+        alike = len({tuple(part is None for part in batch) for batch in batches}) == 1
+        if not alike:
+            for run, batch in zip(runs, batches, strict=True):
+                run.metrics = run.agent.update(*batch)
+            return
+        metrics = stacked.update(*stack(batches))
+        for i, run in enumerate(runs):
+            run.metrics = {name: values[i] for name, values in metrics.items()}
+
+    return update
+
+
 @dataclass(frozen=True)
 class TrainResult:
     """A finished run: the agent and one row of ``curve`` per round."""
@@ -439,45 +557,121 @@ def train(
         TrainingDiverged: at the first NaN or exploding quantity, with its name, the step and the
             last good checkpoint.
     """
-    run = Run(config)
-    checkpoint = None if run_dir is None else Path(run_dir) / CHECKPOINT
-    written = ""  # the config as the run directory holds it
+    (result,) = train_together(
+        [config],
+        None if run_dir is None else [run_dir],
+        checkpoint_seconds=checkpoint_seconds,
+        progress=progress,
+        on_round=on_round,
+    )
+    return result
+
+
+def train_together(
+    configs: Sequence[TrainConfig],
+    run_dirs: Sequence[str | Path] | None = None,
+    *,
+    checkpoint_seconds: float = 60.0,
+    progress: bool = True,
+    on_round: Callable[[Run], None] | None = None,
+) -> list[TrainResult]:
+    """Trains a population: several seeds of one config, updated at once.
+
+    Each run is, up to rounding, the one that :func:`train` makes of its config alone, and is kept
+    in a directory of its own in the same form. Together they take less time than one by one
+    (chapter 10).
+
+    Args:
+        configs: equal but for the seed.
+        run_dirs: one for each config, or ``None``.
+        checkpoint_seconds, progress, on_round: as in :func:`train`.
+
+    Raises:
+        ValueError: if the configs differ in more than the seed, or seeds or directories repeat.
+        As :func:`train`: what stops one run stops all.
+    """
+    _check_population(configs, run_dirs)
+    runs = [Run(config) for config in configs]
+    checkpoints = [Path(each) / CHECKPOINT for each in run_dirs or []]
+    written: list[str] = []  # the configs as the run directories hold them
 
     def save() -> None:
-        if checkpoint is not None:
+        for run, checkpoint, config in zip(runs, checkpoints, written, strict=False):
             run.check(dict(run.agent.named_parameters()))
-            save_checkpoint(checkpoint, run.tensors(), run.counters(), written)
+            save_checkpoint(checkpoint, run.tensors(), run.counters(), config)
 
     with ExitStack() as held:
-        held.callback(run.env.close)
-        if checkpoint is not None:
+        for run in runs:
+            held.callback(run.env.close)
+        for run, checkpoint in zip(runs, checkpoints, strict=False):
             held.enter_context(exclusive(checkpoint.parent))
-            written = _claim(checkpoint.parent, config)
+            written.append(_claim(checkpoint.parent, run.config))
             if has_checkpoint(checkpoint):
-                resume(run, checkpoint, written)
+                resume(run, checkpoint, written[-1])
         if progress:
-            tqdm.write(run.memory())
+            tqdm.write(runs[0].memory() + (f"; times {len(runs)} runs" if len(runs) > 1 else ""))
 
-        saved_at, saved_round = time.monotonic(), run.round if run.curve else None
-        title = f"{config.method} on {config.env.removeprefix('sami/')}, seed {config.seed}"
+        saved_at, saved_round = time.monotonic(), runs[0].round if runs[0].curve else None
+        steps = configs[0].steps
         try:
-            with tqdm(total=config.steps, initial=run.env_steps, desc=title, unit="step",
+            _catch_up(runs)
+            with tqdm(total=steps, initial=runs[0].env_steps, desc=_title(configs), unit="step",
                       unit_scale=True, disable=not progress) as bar:  # fmt: skip
-                for record in run.rounds():
-                    bar.update(min(run.env_steps, config.steps) - bar.n)
-                    shown = {k: f"{record[k]:.3g}" for k in ("episode_return",) if k in record}
-                    bar.set_postfix(shown)
+                for records in rounds_together(runs, population_update(runs)):
+                    bar.update(min(runs[0].env_steps, steps) - bar.n)
+                    returns = [
+                        each["episode_return"] for each in records if "episode_return" in each
+                    ]
+                    if returns:
+                        bar.set_postfix({"episode_return": f"{np.mean(returns):.3g}"})
                     if on_round is not None:
-                        on_round(run)
+                        for run in runs:
+                            on_round(run)
                     if time.monotonic() - saved_at >= checkpoint_seconds:
                         save()
-                        saved_at, saved_round = time.monotonic(), run.round
-            if saved_round != run.round:
+                        saved_at, saved_round = time.monotonic(), runs[0].round
+            if saved_round != runs[0].round:
                 save()
         except TrainingDiverged as error:
-            good = checkpoint if checkpoint is not None and checkpoint.exists() else "none"
-            raise TrainingDiverged(f"{error}; last good checkpoint: {good}") from None
-    return TrainResult(config, run.agent, pd.DataFrame(run.curve))
+            good = [str(checkpoint) for checkpoint in checkpoints if checkpoint.exists()]
+            raise TrainingDiverged(
+                f"{error}; last good checkpoint: {', '.join(good) or 'none'}"
+            ) from None
+    return [TrainResult(run.config, run.agent, pd.DataFrame(run.curve)) for run in runs]
+
+
+def _check_population(
+    configs: Sequence[TrainConfig], run_dirs: Sequence[str | Path] | None
+) -> None:
+    if not configs:
+        raise ValueError("configs is empty; give at least one")
+    for config in configs:
+        if replace(config, seed=0) != replace(configs[0], seed=0):
+            raise ValueError("configs differ in more than the seed; train those apart")
+    seeds = [config.seed for config in configs]
+    if len(set(seeds)) < len(seeds):
+        raise ValueError(f"the configs' seeds are {seeds}; name each once")
+    if run_dirs is not None and len({Path(each).resolve() for each in run_dirs}) != len(configs):
+        raise ValueError(
+            f"run_dirs is {[str(each) for each in run_dirs]}; give a directory of its own for each "
+            f"of the {len(configs)} configs"
+        )
+
+
+def _catch_up(runs: Sequence[Run]) -> None:
+    """Brings runs to the same round: a kill may have come between two of their checkpoints."""
+    last = max(run.round for run in runs)
+    for run in runs:
+        rounds = run.rounds()
+        while run.round < last:
+            next(rounds)
+
+
+def _title(configs: Sequence[TrainConfig]) -> str:
+    seeds = ", ".join(str(config.seed) for config in configs)
+    first = configs[0]
+    word = "seeds" if len(configs) > 1 else "seed"
+    return f"{first.method} on {first.env.removeprefix('sami/')}, {word} {seeds}"
 
 
 def resume(run: Run, checkpoint: Path, config: str) -> None:
