@@ -188,7 +188,20 @@ RECIPES: dict[str, dict[str, Any]] = {
 }
 """Settings that differ from the defaults, per environment, the same for all methods."""
 
+_MUJOCO_ENCODER: dict[str, Any] = {
+    "context": ContextConfig(
+        episodes=24,
+        window=10,
+        hidden=128,
+        contrast_every=4,
+        contrast_rate=3e-4,
+        contrast_start="zero",
+        fraction=0.25,
+    ),
+}
+
 ENCODER_RECIPES: dict[str, dict[str, Any]] = {
+    **{task.id: _MUJOCO_ENCODER for task in MUJOCO_TASKS},
     "sami/CubeMove-v0": {
         "update_every": 2,
         "exploring_envs": 6,
