@@ -2,7 +2,10 @@
 
 A body is a class with its model, its first states, its observation and its reward; the context is
 handled once, for all of them. There is no termination: an episode ends at the step limit only, by
-truncation (``Task.max_episode_steps``). Actions are motor controls in [-1, 1].
+truncation (``Task.max_episode_steps``). Actions are motor controls in [-1, 1]. The formulas write
+``a`` for the control that reaches the motors, v_x for the displacement of the trunk along x during
+a step divided by the step's duration (0 at reset), and F for the torques and forces (N m, N) of
+contacts on the links as MuJoCo gives them (``cfrc_ext``, six numbers a link).
 
 The environments are those of the paper (section 5 and appendix) on Gymnasium's own models.
 Chapter 1, *Tasks and skills*, shows them.
@@ -19,7 +22,14 @@ from numpy.typing import NDArray
 
 from sami_tutorial.envs import mujoco_tasks
 from sami_tutorial.envs.context import ContextSampler
-from sami_tutorial.envs.mujoco_body import Array, Body, ContextModel, Motion, nominal_model
+from sami_tutorial.envs.mujoco_body import (
+    Array,
+    Body,
+    ContextModel,
+    Motion,
+    advance,
+    nominal_model,
+)
 
 # isort: split
 import mujoco
@@ -47,8 +57,8 @@ class ContextualMujocoEnv(Body, MujocoEnv):
     """A MuJoCo body whose dynamics are set anew at every reset.
 
     ``mass`` multiplies the mass of every link (not its rotational inertia, as in the paper's
-    official code), ``damping`` that of every joint. ``crippled_<i>`` = 1 disconnects motor ``i``:
-    its control is zero, costs nothing, and the limb it drives is drawn blue.
+    official code), ``damping`` that of every joint. ``crippled_<i>`` = 1 disconnects the motors of
+    limb ``i``: their control is zero, costs nothing, and what they drive is drawn blue.
 
     Args:
         split: the task set from which each reset draws a context: ``"train"``, ``"moderate"``,
@@ -84,8 +94,12 @@ class ContextualMujocoEnv(Body, MujocoEnv):
         screen = model.vis.global_
         screen.offwidth = max(screen.offwidth, self.width)
         screen.offheight = max(screen.offheight, self.height)
-        self._context_model = ContextModel(model)
+        self._context_model = ContextModel(type(self), model)
         return self._context_model.model, mujoco.MjData(model)
+
+    def _set_action_space(self) -> gym.spaces.Box:
+        self.action_space = gym.spaces.Box(-1.0, 1.0, (self.model.nu,), np.float32)
+        return self.action_space
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -117,14 +131,9 @@ class ContextualMujocoEnv(Body, MujocoEnv):
         if not math.isfinite(effort):
             raise ValueError(f"action is {action}; give finite numbers from -1 to 1")
 
-        data = self.data
-        data.ctrl[:] = control
-        # The contact solver starts cold at every step, so that what follows depends on position,
-        # velocity and action alone.
-        data.qacc_warmstart[:] = 0.0
-        x_before = float(data.qpos[0])
-        mujoco.mj_step(self.model, data, self.physics_steps)
-        x_velocity = (float(data.qpos[0]) - x_before) / self._step_seconds
+        x_before = float(self.data.qpos[0])
+        advance(type(self), self.model, self.data, control)
+        x_velocity = (float(self.data.qpos[0]) - x_before) / self._step_seconds
         if self.render_mode == "human":
             self.render()
         motion = self._motion(x_velocity, effort)
@@ -132,7 +141,8 @@ class ContextualMujocoEnv(Body, MujocoEnv):
 
     def _motion(self, x_velocity: float, effort: float) -> Motion:
         data = self.data
-        return Motion(data.qpos, data.qvel, np.array(x_velocity), np.array(effort))
+        forces = data.cfrc_ext if self.feels_contacts else np.empty((0, 6))
+        return Motion(data.qpos, data.qvel, np.array(x_velocity), np.array(effort), forces)
 
     def _get_reset_info(self) -> dict[str, Any]:
         return self._info()
@@ -141,11 +151,19 @@ class ContextualMujocoEnv(Body, MujocoEnv):
         return {"context": self._context.copy()}
 
 
+def _with_normal_velocities(
+    generator: np.random.Generator, qpos: Array, nv: int
+) -> tuple[Array, Array]:
+    """First states of Gymnasium's half-cheetah and ant: velocities from a normal distribution."""
+    noise = generator.uniform(-0.1, 0.1, len(qpos))
+    return qpos + noise, 0.1 * generator.standard_normal(nv)
+
+
 class HalfCheetahEnv(ContextualMujocoEnv):
     """A two-legged runner in the plane: reward v_x - 0.1 |a|^2.
 
-    v_x is the displacement of the torso during the step divided by the step's 0.05 s (0 at reset).
-    Observation (18): v_x, joint positions without x (8: m, rad), joint velocities (9: m/s, rad/s).
+    A step lasts 0.05 s. Observation (18): v_x, joint positions without x (8: m, rad), joint
+    velocities (9: m/s, rad/s).
     """
 
     task = mujoco_tasks.HALF_CHEETAH
@@ -156,11 +174,7 @@ class HalfCheetahEnv(ContextualMujocoEnv):
     alive_bonus = 0.0
     camera = _side_view(distance=3.2, elevation=-12.0)
     metadata = _metadata(render_fps=20)
-
-    @staticmethod
-    def first_state(generator: np.random.Generator, qpos: Array, nv: int) -> tuple[Array, Array]:
-        noise = generator.uniform(-0.1, 0.1, len(qpos))
-        return qpos + noise, 0.1 * generator.standard_normal(nv)
+    first_state = staticmethod(_with_normal_velocities)
 
     @staticmethod
     def observe(motion: Motion) -> Array:
@@ -172,14 +186,14 @@ class CrippledHalfCheetahEnv(HalfCheetahEnv):
     """The half-cheetah with dead motors: 0 to 2 are thigh, shin, foot behind, 3 to 5 in front."""
 
     task = mujoco_tasks.CRIPPLED_HALF_CHEETAH
+    limbs = tuple((motor,) for motor in range(6))
 
 
 class HopperEnv(ContextualMujocoEnv):
     """A one-legged hopper in the plane: reward v_x + 1 - 0.1 |a|^2, even when it has fallen.
 
-    v_x is the displacement of the torso during the step divided by the step's 0.008 s.
-    Observation (11): joint positions without x (5: m, rad), joint velocities (6: m/s, rad/s)
-    clipped to [-10, 10].
+    A step lasts 0.008 s. Observation (11): joint positions without x (5: m, rad), joint velocities
+    (6: m/s, rad/s) clipped to [-10, 10].
     """
 
     task = mujoco_tasks.HOPPER
@@ -188,13 +202,9 @@ class HopperEnv(ContextualMujocoEnv):
     observation_size = 11
     control_cost = 0.1
     alive_bonus = 1.0
+    reset_noise = 0.005
     camera = _side_view(distance=3.2, elevation=-12.0)
     metadata = _metadata(render_fps=125)
-
-    @staticmethod
-    def first_state(generator: np.random.Generator, qpos: Array, nv: int) -> tuple[Array, Array]:
-        noise = generator.uniform(-0.005, 0.005, len(qpos))
-        return qpos + noise, generator.uniform(-0.005, 0.005, nv)
 
     @staticmethod
     def observe(motion: Motion) -> Array:
@@ -207,3 +217,152 @@ class CrippledHopperEnv(HopperEnv):
 
     task = mujoco_tasks.CRIPPLED_HOPPER
     control_cost = 0.001
+    limbs = tuple((motor,) for motor in range(3))
+
+
+class WalkerEnv(HopperEnv):
+    """A two-legged walker in the plane: reward v_x + 1 - 0.001 |a|^2, even when it has fallen.
+
+    The model is that of the paper's code, whose left foot holds the floor better than its right
+    one; Gymnasium's newest walker has made them alike. A step lasts 0.008 s. Observation (17):
+    joint positions without x (8: m, rad), joint velocities (9: m/s, rad/s) clipped to [-10, 10].
+    """
+
+    task = mujoco_tasks.WALKER
+    xml_file = "walker2d.xml"
+    observation_size = 17
+    control_cost = 0.001
+
+
+class CrippledWalkerEnv(WalkerEnv):
+    """The walker with dead motors: 0 to 2 are thigh, leg, foot on the right, 3 to 5 on the left.
+
+    Dead limbs keep their shape. (Not so in parts of the paper's code, which shrinks them.)
+    """
+
+    task = mujoco_tasks.CRIPPLED_WALKER
+    limbs = tuple((motor,) for motor in range(6))
+
+
+class AntEnv(ContextualMujocoEnv):
+    """A four-legged walker: reward v_x + 1 - 0.01 |a|^2 - 0.5 |clip(F, -1, 1)|^2.
+
+    A step lasts 0.05 s. The ant needs no posture to be rewarded. The price of contacts is that of
+    the paper's formula, a thousand times Gymnasium's: standing on four feet costs more than the
+    ant can earn by standing. Observation (28): v_x, position without x and y (13: height in m,
+    orientation as a quaternion, eight joint angles in rad), velocities (14: m/s, rad/s).
+    """
+
+    task = mujoco_tasks.ANT
+    xml_file = "ant.xml"
+    physics_steps = 5
+    observation_size = 28
+    control_cost = 0.01
+    alive_bonus = 1.0
+    feels_contacts = True
+    camera = _side_view(distance=3.8, elevation=-25.0)
+    metadata = _metadata(render_fps=20)
+    first_state = staticmethod(_with_normal_velocities)
+
+    @staticmethod
+    def observe(motion: Motion) -> Array:
+        x_velocity = motion.x_velocity[..., np.newaxis]
+        return np.concatenate((x_velocity, motion.qpos[..., 2:], motion.qvel), axis=-1)
+
+    @classmethod
+    def reward(cls, motion: Motion) -> Array:
+        clipped = _per_body(np.clip(motion.contact_forces, -1.0, 1.0))
+        return super().reward(motion) - 0.5 * np.vecdot(clipped, clipped)
+
+
+class CrippledAntEnv(AntEnv):
+    """The ant with dead legs: 0 ahead left, 1 behind left, 2 behind right, 3 ahead right.
+
+    Ahead is x, where the reward leads (the names of the model's parts look towards y). Both motors
+    of a dead leg are disconnected and its two links shrink to half, as in the paper's code: the
+    lower from the knee, the upper around its middle. Masses stay. Observation (41): position (15),
+    velocities (14), rotation matrix of the torso by rows (9) and its centre (3: m).
+    """
+
+    task = mujoco_tasks.CRIPPLED_ANT
+    observation_size = 41
+    limbs = ((2, 3), (4, 5), (6, 7), (0, 1))  # hip and ankle
+
+    @staticmethod
+    def observe(motion: Motion) -> Array:
+        qpos = motion.qpos
+        rotation = _rotation_matrix(qpos[..., 3:7])
+        return np.concatenate((qpos, motion.qvel, rotation, qpos[..., :3]), axis=-1)
+
+    @staticmethod
+    def deform(model: mujoco.MjModel, links: NDArray[np.integer], weakness: float) -> None:
+        upper, lower = (np.flatnonzero(model.geom_bodyid == link) for link in links)
+        share = 1.0 - 0.5 * weakness
+        model.geom_size[upper] *= share
+        model.geom_size[lower] *= share
+        model.geom_pos[lower] *= share  # measured from the knee
+
+
+class SlimHumanoidEnv(ContextualMujocoEnv):
+    """A humanoid that starts on its back: reward (0.25 / 0.015) v - 0.1 |a|^2 + 5 [1 <= z <= 2].
+
+    v is the velocity of the torso along x after the step (m/s), z its height (m); the last term
+    counts while the humanoid stands. A step lasts 0.015 s. The motors take controls up to 0.4, so
+    an action of 1 gives 0.4. Observation (45): position without x and y (22: height in m,
+    orientation as a quaternion, 17 joint angles in rad), velocities (23: m/s, rad/s).
+    """
+
+    task = mujoco_tasks.SLIM_HUMANOID
+    xml_file = "humanoidstandup.xml"
+    physics_steps = 5
+    observation_size = 45
+    control_cost = 0.1
+    alive_bonus = 5.0
+    reset_noise = 0.01
+    camera = _side_view(distance=3.2, elevation=-20.0)
+    metadata = _metadata(render_fps=67)
+
+    @staticmethod
+    def observe(motion: Motion) -> Array:
+        return np.concatenate((motion.qpos[..., 2:], motion.qvel), axis=-1)
+
+    @classmethod
+    def reward(cls, motion: Motion) -> Array:
+        height = motion.qpos[..., 2]
+        standing = (height >= 1.0) & (height <= 2.0)
+        progress = (0.25 / 0.015) * motion.qvel[..., 0]
+        return progress - cls.control_cost * motion.effort + cls.alive_bonus * standing
+
+
+class HumanoidStandupEnv(SlimHumanoidEnv):
+    """The humanoid that is to stand up: reward z / 0.003 - 0.1 |a|^2 - min(5e-7 |F|^2, 10) + 1.
+
+    z is the height of the torso after the step (m). The rest is as for :class:`SlimHumanoidEnv`.
+    """
+
+    task = mujoco_tasks.HUMANOID_STANDUP
+    alive_bonus = 1.0
+    feels_contacts = True
+
+    @classmethod
+    def reward(cls, motion: Motion) -> Array:
+        forces = _per_body(motion.contact_forces)
+        impact = np.minimum(5e-7 * np.vecdot(forces, forces), 10.0)
+        rise = motion.qpos[..., 2] / 0.003
+        return rise - cls.control_cost * motion.effort - impact + cls.alive_bonus
+
+
+def _per_body(forces: Array) -> Array:
+    """The forces on all links of a body in one row, shape (..., 6 links)."""
+    return forces.reshape(*forces.shape[:-2], -1)
+
+
+def _rotation_matrix(quaternion: Array) -> Array:
+    """Rotation matrices by rows, shape (..., 9), of quaternions (..., 4) of any length."""
+    w, x, y, z = np.moveaxis(quaternion, -1, 0) / np.sqrt(np.vecdot(quaternion, quaternion))
+    rows = (
+        (1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)),
+        (2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)),
+        (2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)),
+    )
+    return np.stack([entry for row in rows for entry in row], axis=-1)

@@ -33,6 +33,8 @@ class Motion(NamedTuple):
     qvel: Array  # (..., nv) velocities: m/s, rad/s
     x_velocity: Array  # (...,) displacement during the step over its duration, m/s; 0 at reset
     effort: Array  # (...,) squared norm of the control
+    contact_forces: Array  # (..., links, 6) torque and force of contacts on each link: N m, N;
+    # (..., 0, 6) if the body's reward does not ask for them
 
 
 class Body:
@@ -47,11 +49,17 @@ class Body:
     observation_size: ClassVar[int]
     control_cost: ClassVar[float]  # reward lost per unit of squared control
     alive_bonus: ClassVar[float]  # reward of every step
+    reset_noise: ClassVar[float]  # of first states: half the width of a uniform distribution
+    feels_contacts: ClassVar[bool] = False  # whether the reward asks for the contact forces
+    limbs: ClassVar[tuple[tuple[int, ...], ...]] = ()  # the motors that crippled_<i> disconnects
 
-    @staticmethod
-    def first_state(generator: np.random.Generator, qpos: Array, nv: int) -> tuple[Array, Array]:
+    @classmethod
+    def first_state(
+        cls, generator: np.random.Generator, qpos: Array, nv: int
+    ) -> tuple[Array, Array]:
         """Position (nq,) and velocity (nv,) at the start of an episode, around ``qpos`` at rest."""
-        raise NotImplementedError
+        noise = generator.uniform(-cls.reset_noise, cls.reset_noise, len(qpos))
+        return qpos + noise, generator.uniform(-cls.reset_noise, cls.reset_noise, nv)
 
     @staticmethod
     def observe(motion: Motion) -> Array:
@@ -62,6 +70,13 @@ class Body:
     def reward(cls, motion: Motion) -> Array:
         """The reward of the step that led to ``motion``, shape (...,)."""
         return motion.x_velocity + cls.alive_bonus - cls.control_cost * motion.effort
+
+    @staticmethod
+    def deform(model: mujoco.MjModel, links: NDArray[np.integer], weakness: float) -> None:
+        """What becomes of the shape of a limb, its links given from the trunk on; here: nothing.
+
+        ``weakness`` is the value of the limb's flag: 0 sound, 1 dead.
+        """
 
 
 def nominal_model(body: type[Body]) -> mujoco.MjModel:
@@ -96,13 +111,14 @@ class ContextModel:
     """A copy of a body's model that a context changes.
 
     Args:
-        nominal: the unmodified model, read and never written; any number of copies may share it.
+        body: which body.
+        nominal: its unmodified model, read and never written; any number of copies may share it.
     """
 
-    def __init__(self, nominal: mujoco.MjModel):
+    def __init__(self, body: type[Body], nominal: mujoco.MjModel):
         self.model = copy.copy(nominal)
-        self.motor_power = np.ones(nominal.nu)  # by how much to multiply each action
-        self._nominal = nominal
+        self.motor_power = np.zeros(nominal.nu)  # the control that an action of 1 gives
+        self._body, self._nominal = body, nominal
         # Views, made once: to ask MuJoCo for an array takes longer than to write into one.
         self._arrays = list(zip(_arrays(self.model), _arrays(nominal), strict=True))
 
@@ -122,8 +138,23 @@ class ContextModel:
         if context["mass"] != 1.0:
             mujoco.mj_setConst(model, scratch)
 
-        crippled = np.array([context.get(f"crippled_{i}", 0.0) for i in range(model.nu)])
-        self.motor_power = 1.0 - crippled
-        for motor in np.flatnonzero(crippled):
-            limb = model.jnt_bodyid[model.actuator_trnid[motor, 0]]
-            model.geom_rgba[model.geom_bodyid == limb] = _DEAD_LIMB
+        self.motor_power = model.actuator_ctrlrange[:, 1].copy()
+        for i, motors in enumerate(self._body.limbs):
+            weakness = context[f"crippled_{i}"]
+            if weakness == 0.0:
+                continue
+            self.motor_power[list(motors)] *= 1.0 - weakness
+            links = model.jnt_bodyid[model.actuator_trnid[list(motors), 0]]
+            model.geom_rgba[np.isin(model.geom_bodyid, links)] = _DEAD_LIMB
+            self._body.deform(model, links, weakness)
+
+
+def advance(body: type[Body], model: mujoco.MjModel, data: mujoco.MjData, control: Array) -> None:
+    """One environment step under a constant control, shape (nu,)."""
+    data.ctrl[:] = control
+    # The contact solver starts cold at every step, so that what follows depends on position,
+    # velocity and action alone.
+    data.qacc_warmstart[:] = 0.0
+    mujoco.mj_step(model, data, body.physics_steps)
+    if body.feels_contacts:
+        mujoco.mj_rnePostConstraint(model, data)  # else MuJoCo leaves data.cfrc_ext empty
