@@ -10,6 +10,7 @@ from sami_tutorial.agents import FrozenPolicy
 from sami_tutorial.checkpoint import policy_bytes
 from sami_tutorial.cli import main
 from sami_tutorial.lock import exclusive
+from sami_tutorial.runs import open_run
 from sami_tutorial.sac import SAC, SACConfig
 from sami_tutorial.train import CHECKPOINT, TrainConfig, recipe
 
@@ -44,6 +45,14 @@ def test_train_then_evaluate(tmp_path, capsys):
     assert (pd.read_parquet(out)["env_steps"] < table["env_steps"]).all()
 
 
+def test_several_seeds_at_once(tmp_path, capsys):
+    command = ["train", "--env", CUBE, "--steps", "9600", "--seeds", "4", "7"]
+    assert main([*command, "--run-dir", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.endswith("; times 2 runs\n")
+    for seed in (4, 7):
+        assert open_run(tmp_path / f"seed{seed}").config == recipe(CUBE, seed=seed, steps=9600)
+
+
 TRAIN = ["train", "--env", CUBE, "--run-dir", "{tmp}/run"]
 EVALUATE = ["evaluate", "--run-dir", "{tmp}/damaged", "--out", "{tmp}/x.parquet"]
 SWEEP = ["sweep", "{tmp}/good.toml"]
@@ -57,6 +66,10 @@ BAD_ARGUMENTS = [
     ([*TRAIN, "--env", "CubeMove"], "choose one of"),
     ([*TRAIN, "--method", "magic"], "choose one of"),
     ([*TRAIN, "--split", "hard"], "choose from"),
+    ([*TRAIN, "--seeds", "0", "-1"], "'-1' is out of place; give an integer from 0 up"),
+    ([*TRAIN, "--seeds", "3", "3"], "the configs' seeds are [3, 3]; name each once"),
+    ([*TRAIN, "--seed", "1", "--seeds", "2"], "not allowed with argument --seed"),
+    ([*SWEEP, "--together", "0"], "argument --together: '0' is out of place"),
     ([*TRAIN, "--steps", "0"], "argument --steps: '0' is out of place; give a positive integer"),
     ([*TRAIN, "--steps", "1e5"], "give a positive integer"),
     ([*TRAIN, "--steps", "100"], "give more steps"),

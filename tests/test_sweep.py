@@ -18,8 +18,8 @@ import pytest
 
 from sami_tutorial import sweep as sweeps
 from sami_tutorial.cli import main
-from sami_tutorial.runs import evaluate_run, open_run
-from sami_tutorial.sweep import SweepError, read_sweep, run_sweep
+from sami_tutorial.runs import evaluate_run, jobs_to_line, open_run
+from sami_tutorial.sweep import SweepError, populations, read_sweep, run_sweep
 from sami_tutorial.train import recipe, train
 from sami_tutorial.workers import Task, run_task, spread
 
@@ -165,23 +165,27 @@ def test_a_run_is_trained_and_evaluated_as_by_hand(tmp_path, capsys):
 
 TOY = """
 import json, os, pathlib, shutil, signal, sys, time
-job = json.loads(sys.stdin.readline())
-directory = pathlib.Path(job["directory"])
-tries = len(list(directory.glob("try*")))
-(directory / f"try{tries}").write_text(json.dumps([os.getpid(), os.environ["OMP_NUM_THREADS"]]))
-behaviour = os.environ.get("TOY_" + directory.name.upper(), "")
-if behaviour == "fails" or (behaviour == "fails once" and tries == 0):
+directories = [pathlib.Path(job["directory"]) for job in json.loads(sys.stdin.readline())]
+behaviours = []
+for directory in directories:
+    tries = len(list(directory.glob("try*")))
+    directory.mkdir(parents=True, exist_ok=True)
+    note = [os.getpid(), os.environ["OMP_NUM_THREADS"]]
+    (directory / f"try{tries}").write_text(json.dumps(note))
+    behaviours.append(os.environ.get("TOY_" + directory.name.upper(), ""))
+if "fails" in behaviours or ("fails once" in behaviours and tries == 0):
     raise RuntimeError(f"no luck in try {tries}")
-if behaviour == "dies":
+if "dies" in behaviours:
     os.kill(os.getpid(), signal.SIGKILL)
-if behaviour == "silent":
+if "silent" in behaviours:
     sys.exit(3)
-if behaviour == "waits":
+if "waits" in behaviours:
     while os.read(0, 1):
         pass
     (directory / "let go").touch()
     os._exit(1)
-shutil.copy(os.environ["TOY_RESULTS"], directory / "results.parquet")
+for directory in directories:
+    shutil.copy(os.environ["TOY_RESULTS"], directory / "results.parquet")
 """
 
 
@@ -226,6 +230,47 @@ def test_failed_runs_are_tried_twice_and_the_others_go_on(toys, tmp_path, monkey
     assert [tries(job) for job in toys] == [3, 2, 3, 1]  # only what was missing
 
 
+def test_a_population_fails_as_one_and_is_tried_again_one_by_one(toys, monkeypatch, capsys):
+    monkeypatch.setenv("TOY_SEED1", "fails")
+    errors = run_sweep(toys, together=3)
+    assert list(errors) == ["cubemove tesac seed 1"]
+    assert [tries(job) for job in toys] == [2, 2, 2, 1]
+    notes = [json.loads((job.directory / "try0").read_text())[0] for job in toys]
+    assert len(set(notes[:3])) == 1 and notes[3] != notes[0]  # seeds 0 to 2 in one process
+    notes = [json.loads((job.directory / "try1").read_text())[0] for job in toys[:3]]
+    assert len(set(notes)) == 3
+    printed = capsys.readouterr().out
+    assert "seed 0: failed, will be tried once more: RuntimeError: no luck" in printed
+    assert "seed 3: success" in printed
+
+
+def test_populations_hold_runs_that_differ_in_their_seed_only(tmp_path):
+    text = TINY.replace('["tesac"]', '["sac", "tesac"]').replace("[1]", "[0, 1, 2]")
+    jobs = read_sweep(write(tmp_path, text), tmp_path)
+    groups = populations([*jobs, dataclasses.replace(jobs[0], episodes=7)], together=2)
+    names = [[job.name.removeprefix("cubemove ") for job in group] for group in groups]
+    assert names == [
+        ["sac seed 0", "sac seed 1"], ["sac seed 2"],
+        ["tesac seed 0", "tesac seed 1"], ["tesac seed 2"],
+        ["sac seed 0"],
+    ]  # fmt: skip
+
+
+def test_a_sweep_of_populations_gives_the_same_runs(tmp_path):
+    path = write(tmp_path, TINY.replace("[1]", "[1, 2]"))
+    for number in ("1", "2"):
+        command = ["sweep", str(path), "--workers", "1", "--together", number]
+        assert main([*command, "--run-dir", str(tmp_path / number)]) == 0
+    for alone, member in zip(
+        read_sweep(path, tmp_path / "1"), read_sweep(path, tmp_path / "2"), strict=True
+    ):
+        assert member.finished()
+        for name in ("curve.parquet", "results.parquet"):
+            tables = [pd.read_parquet(job.directory / name) for job in (alone, member)]
+            own = [table.drop(columns="wall_seconds", errors="ignore") for table in tables]
+            pd.testing.assert_frame_equal(*own, rtol=1e-3, atol=1e-4)
+
+
 def test_a_lost_worker_counts_as_a_failure_of_what_it_had_not_finished(toys, monkeypatch):
     def lost(tasks):
         yield from spread(tasks[:1])
@@ -240,7 +285,7 @@ def test_a_lost_worker_counts_as_a_failure_of_what_it_had_not_finished(toys, mon
 def test_a_task_has_one_thread_and_says_what_went_wrong(toys, tmp_path, monkeypatch):
     def outcome(job, behaviour):
         monkeypatch.setenv(f"TOY_{job.directory.name.upper()}", behaviour)
-        return run_task(Task("x", "toy", job.to_json(), job.directory / "log.txt"), owner=0)
+        return run_task(Task("x", "toy", jobs_to_line([job]), job.directory / "log.txt"), owner=0)
 
     assert outcome(toys[0], "").error is None
     assert json.loads((toys[0].directory / "try0").read_text())[1] == "1"
@@ -271,7 +316,7 @@ def start(tmp_path, jobs, backend) -> subprocess.Popen:
         stdout=subprocess.PIPE,
         text=True,
     )
-    tasks = [(job.name, job.to_json(), str(job.directory / "log.txt")) for job in jobs]
+    tasks = [(job.name, jobs_to_line([job]), str(job.directory / "log.txt")) for job in jobs]
     process.stdin.write(json.dumps(tasks))
     process.stdin.close()
     return process

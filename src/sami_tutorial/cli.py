@@ -22,7 +22,7 @@ from sami_tutorial.lock import RunDirBusy
 from sami_tutorial.results import data_dir
 from sami_tutorial.runs import evaluate_run, open_run, write_table
 from sami_tutorial.sweep import read_sweep, run_sweep
-from sami_tutorial.train import TrainingDiverged, recipe, train
+from sami_tutorial.train import TrainingDiverged, recipe, train, train_together
 from sami_tutorial.verify import (
     AGREEING,
     MEAN_TOLERANCE,
@@ -56,16 +56,26 @@ def parser() -> argparse.ArgumentParser:
 
     one = commands.add_parser(
         "train",
-        help="train one agent; call it again to resume",
-        description="Train one agent with the book's recipe. A run that was interrupted goes on "
-        "where its last checkpoint was written, exactly as if it had never stopped: call the same "
-        "command again. Should that checkpoint be damaged, the one before it is used. The first "
-        "line says how much memory the run needs.",
+        help="train an agent, or several seeds of it; call it again to resume",
+        description="Train one agent with the book's recipe, or several seeds of it at once. A run "
+        "that was interrupted goes on where its last checkpoint was written, exactly as if it had "
+        "never stopped: call the same command again. Should that checkpoint be damaged, the one "
+        "before it is used. The first line says how much memory the run needs.",
         epilog="example: sami train --env sami/CubeMove-v0 --method oracle --run-dir runs/oracle",
     )
     one.add_argument("--env", required=True, metavar="ID", help=f"one of {', '.join(TASKS)}")
     one.add_argument("--method", default="sac", metavar="M", help=f"one of {', '.join(METHODS)}")
-    one.add_argument("--seed", type=integer(0), default=0, help="of everything random (default 0)")
+    which = one.add_mutually_exclusive_group()
+    which.add_argument(
+        "--seed", type=integer(0), default=0, help="of everything random (default 0)"
+    )
+    which.add_argument(
+        "--seeds",
+        type=integer(0),
+        nargs="+",
+        metavar="SEED",
+        help="of several agents, trained at once as a population, each in DIR/seed<SEED>",
+    )
     one.add_argument(
         "--steps", type=integer(1), metavar="N", help="environment steps (default: recipe)"
     )
@@ -141,6 +151,14 @@ def parser() -> argparse.ArgumentParser:
         default=os.cpu_count() or 1,
         metavar="N",
         help="runs at a time (default: one per core)",
+    )
+    three.add_argument(
+        "--together",
+        type=integer(1),
+        default=1,
+        metavar="P",
+        help="seeds that one process trains as a population: less time for each, the same results "
+        "up to rounding (default 1)",
     )
     three.add_argument(
         "--scheduler",
@@ -223,7 +241,14 @@ def run_train(arguments: argparse.Namespace) -> int:
                 f"leave it out, or choose one of {RANKED}"
             )
         config = replace(config, context=replace(config.context, shuffle_returns=True))
-    train(config, arguments.run_dir, checkpoint_seconds=arguments.checkpoint_seconds)
+    if arguments.seeds is None:
+        train(config, arguments.run_dir, checkpoint_seconds=arguments.checkpoint_seconds)
+    else:
+        train_together(
+            [replace(config, seed=seed) for seed in arguments.seeds],
+            [arguments.run_dir / f"seed{seed}" for seed in arguments.seeds],
+            checkpoint_seconds=arguments.checkpoint_seconds,
+        )
     return 0
 
 
@@ -251,6 +276,7 @@ def run_the_sweep(arguments: argparse.Namespace) -> int:
         backend=arguments.backend,
         number=arguments.workers,
         scheduler=arguments.scheduler,
+        together=arguments.together,
     )
     if errors:
         print(f"sami sweep: {len(errors)} of {len(jobs)} runs failed twice:", file=sys.stderr)

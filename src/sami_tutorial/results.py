@@ -20,6 +20,8 @@ from typing import Any
 import pandas as pd
 import torch
 
+from sami_tutorial.files import write_whole
+
 MANIFEST = "manifest.json"
 
 
@@ -90,7 +92,7 @@ def store_bytes(
     directory = directory or data_dir()
     path = directory / name
     path.parent.mkdir(parents=True, exist_ok=True)
-    _write(path, content)
+    write_whole(path, content)
     manifest = read_manifest(directory)
     manifest["files"][name] = {
         "sha256": hashlib.sha256(content).hexdigest(),
@@ -103,7 +105,7 @@ def store_bytes(
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     manifest["files"] = dict(sorted(manifest["files"].items()))
-    _write(directory / MANIFEST, (json.dumps(manifest, indent=2) + "\n").encode())
+    write_whole(directory / MANIFEST, (json.dumps(manifest, indent=2) + "\n").encode())
     return path
 
 
@@ -169,9 +171,3 @@ def hardware() -> str:
         f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}; "
         f"Python {platform.python_version()}, torch {torch.__version__}"
     )
-
-
-def _write(path: Path, content: bytes) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_bytes(content)
-    temporary.replace(path)

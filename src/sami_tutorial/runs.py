@@ -4,7 +4,7 @@
 evaluated, and adds ``policy.safetensors``, ``curve.parquet`` and, last, ``results.parquet``: a run
 that has the last one is finished.
 
-``python -m sami_tutorial.runs`` completes the one run that it is told on standard input; it is what
+``python -m sami_tutorial.runs`` completes the runs that it is told on standard input; it is what
 the workers of a sweep start (:mod:`sami_tutorial.workers`).
 """
 
@@ -16,7 +16,9 @@ import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -24,7 +26,16 @@ import torch
 from sami_tutorial.checkpoint import has_checkpoint, load_checkpoint, policy_bytes
 from sami_tutorial.envs import task_sets
 from sami_tutorial.evaluate import evaluate
-from sami_tutorial.train import CHECKPOINT, CONFIG, Run, TrainConfig, read_config, train
+from sami_tutorial.files import write_whole
+from sami_tutorial.train import (
+    CHECKPOINT,
+    CONFIG,
+    Run,
+    TrainConfig,
+    TrainResult,
+    read_config,
+    train_together,
+)
 
 RESULTS = "results.parquet"
 CURVE = "curve.parquet"
@@ -84,12 +95,9 @@ def evaluate_run(run: Run, splits: Sequence[str], episodes: int) -> pd.DataFrame
 
 def write_table(table: pd.DataFrame, path: Path) -> None:
     """Writes Parquet that is whole or absent."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        table.to_parquet(temporary, index=False)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    buffer = BytesIO()
+    table.to_parquet(buffer, index=False)
+    write_whole(path, buffer.getvalue())
 
 
 @dataclass(frozen=True)
@@ -112,14 +120,13 @@ class Job:
     def name(self) -> str:
         return f"{benchmark(self.config.env)} {self.config.method} seed {self.config.seed}"
 
-    def to_json(self) -> str:
-        """In one line."""
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON can hold it."""
         fields = {"directory": str(self.directory.absolute()), "config": self.config.to_json()}
-        return json.dumps(fields | {"splits": self.splits, "episodes": self.episodes})
+        return fields | {"splits": self.splits, "episodes": self.episodes}
 
     @classmethod
-    def from_json(cls, line: str | bytes) -> Job:
-        values = json.loads(line)
+    def from_dict(cls, values: dict[str, Any]) -> Job:
         return cls(
             Path(values["directory"]),
             TrainConfig.from_json(values["config"]),
@@ -146,11 +153,10 @@ class Job:
         same_splits = set(table["split"]) == set(self.splits)
         return same_splits and int(table["episode"].max()) + 1 == self.episodes
 
-    def complete(self) -> None:
-        """Trains the run, from its last checkpoint if it has one, and evaluates it."""
-        trained = train(self.config, self.directory, progress=False)
+    def keep(self, trained: TrainResult) -> None:
+        """Writes what the finished training brought, and evaluates it."""
         policy = policy_bytes(trained.agent.policy(), self.config.to_json())
-        (self.directory / POLICY).write_bytes(policy)
+        write_whole(self.directory / POLICY, policy)
         curve = trained.curve.assign(
             benchmark=benchmark(self.config.env),
             method=self.config.method,
@@ -170,9 +176,25 @@ class Job:
         return f"{measure.replace('_', ' ')} {scores}"
 
 
+def jobs_to_line(jobs: Sequence[Job]) -> str:
+    """What :func:`main` reads."""
+    return json.dumps([job.to_dict() for job in jobs])
+
+
+def complete(jobs: Sequence[Job]) -> None:
+    """Trains runs that differ in their seed only, from their last checkpoints, and evaluates them.
+
+    Several are trained together, as a population.
+    """
+    directories = [job.directory for job in jobs]
+    trained = train_together([job.config for job in jobs], directories, progress=False)
+    for job, result in zip(jobs, trained, strict=True):
+        job.keep(result)
+
+
 def main() -> None:
-    """Completes the job in the first line of standard input."""
-    job = Job.from_json(sys.stdin.buffer.readline())
+    """Completes the jobs in the first line of standard input."""
+    jobs = [Job.from_dict(each) for each in json.loads(sys.stdin.buffer.readline())]
 
     def end_with_the_worker() -> None:
         os.read(sys.stdin.fileno(), 1)  # the worker holds the other end; this returns when it dies
@@ -180,7 +202,7 @@ def main() -> None:
 
     threading.Thread(target=end_with_the_worker, daemon=True).start()
     torch.set_num_threads(1)
-    job.complete()
+    complete(jobs)
 
 
 if __name__ == "__main__":

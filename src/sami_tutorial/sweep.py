@@ -20,9 +20,9 @@
 Each run has the book's recipe for its environment and method, with the overrides. It is trained and
 then evaluated as `sami train` and `sami evaluate` do it, in a folder of its own,
 <run-dir>/<environment>/<method>/seed<k>, which ends up with config.json, two checkpoints,
-policy.safetensors, curve.parquet, results.parquet and log.txt. Finished runs are skipped and
-interrupted ones go on where their last checkpoint was written: a sweep that was killed goes on when
-the same command is called again.
+policy.safetensors, curve.parquet and results.parquet. Finished runs are skipped and interrupted
+ones go on where their last checkpoint was written: a sweep that was killed goes on when the same
+command is called again.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from tqdm.auto import tqdm
 
 from sami_tutorial.agents import METHODS
 from sami_tutorial.envs import SPLITS, TASKS, make_vec, task_sets
-from sami_tutorial.runs import Job, benchmark
+from sami_tutorial.runs import Job, benchmark, jobs_to_line
 from sami_tutorial.train import recipe
 from sami_tutorial.workers import Outcome, Task, spread, workers
 
@@ -186,7 +186,12 @@ def _try_to_open(job: Job) -> None:
 
 
 def run_sweep(
-    jobs: list[Job], *, backend: str = "loky", number: int = 1, scheduler: str | None = None
+    jobs: list[Job],
+    *,
+    backend: str = "loky",
+    number: int = 1,
+    scheduler: str | None = None,
+    together: int = 1,
 ) -> dict[str, str]:
     """Completes all runs that are not finished, each at most twice.
 
@@ -195,6 +200,7 @@ def run_sweep(
         backend: ``"loky"``, ``"dask"`` or ``"ray"``.
         number: of worker processes.
         scheduler: address of a running Dask or Ray cluster.
+        together: how many runs that differ in their seed only one process trains as a population.
 
     Returns:
         The error of each run that failed twice, by the run's name.
@@ -215,27 +221,45 @@ def run_sweep(
     ):
         for last_try in (False, True):
             errors = {}
-            for outcome in _outcomes(to_do):
-                job = to_do[outcome.name]
-                if outcome.error is None:
-                    bar.write(f"{job.name}: {job.summary()}; {outcome.seconds:.0f} s")
-                    bar.update()
-                else:
-                    errors[outcome.name] = f"{outcome.error} (log: {job.directory / 'log.txt'})"
-                    fate = "failed" if last_try else "failed, will be tried once more"
-                    bar.write(f"{job.name}: {fate}: {outcome.error}")
+            groups = {group[0].name: group for group in populations(to_do.values(), together)}
+            for outcome in _outcomes(groups):
+                group = groups[outcome.name]
+                for job in group:
+                    if outcome.error is None:
+                        seconds = outcome.seconds / len(group)
+                        bar.write(f"{job.name}: {job.summary()}; {seconds:.0f} s")
+                        bar.update()
+                    else:
+                        errors[job.name] = f"{outcome.error} (log: {_log(group)})"
+                        fate = "failed" if last_try else "failed, will be tried once more"
+                        bar.write(f"{job.name}: {fate}: {outcome.error}")
             to_do = {name: to_do[name] for name in errors}
+            together = 1  # whatever stopped one run shall not stop others again
             if not to_do:
                 break
     return errors
 
 
-def _outcomes(to_do: dict[str, Job]) -> Iterable[Outcome]:
-    """One outcome for every job, even if the workers themselves fail."""
-    missing = set(to_do)
+def populations(jobs: Iterable[Job], together: int) -> list[list[Job]]:
+    """Jobs that differ in their seed only, at most ``together`` in a group."""
+    alike: dict[str, list[Job]] = {}
+    for job in jobs:
+        seedless = dataclasses.replace(job.config, seed=0)
+        alike.setdefault(f"{seedless} {job.splits} {job.episodes}", []).append(job)
+    return [
+        group[i : i + together] for group in alike.values() for i in range(0, len(group), together)
+    ]
+
+
+def _log(group: list[Job]) -> Path:
+    return group[0].directory / "log.txt"
+
+
+def _outcomes(groups: dict[str, list[Job]]) -> Iterable[Outcome]:
+    """One outcome for every group, even if the workers themselves fail."""
+    missing = set(groups)
     tasks = [
-        Task(name, RUN_MODULE, job.to_json(), job.directory / "log.txt")
-        for name, job in to_do.items()
+        Task(name, RUN_MODULE, jobs_to_line(group), _log(group)) for name, group in groups.items()
     ]
     try:
         for outcome in spread(tasks):

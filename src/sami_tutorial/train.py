@@ -39,6 +39,7 @@ from sami_tutorial.context_sac import ContextConfig, ContextSAC
 from sami_tutorial.encoder import PEARLEncoder
 from sami_tutorial.envs import get_task, make_vec
 from sami_tutorial.envs.mujoco_tasks import MUJOCO_TASKS
+from sami_tutorial.files import write_whole
 from sami_tutorial.lock import exclusive
 from sami_tutorial.population import stack, stack_agents
 from sami_tutorial.replay import Episodes, Replay
@@ -723,7 +724,5 @@ def _claim(directory: Path, config: TrainConfig) -> str:
                 "choose another directory, or delete this one"
             )
         return text
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(config.to_json())
-    temporary.replace(path)
+    write_whole(path, config.to_json().encode())
     return config.to_json()

@@ -19,7 +19,6 @@ Used from chapter 1, *Tasks and skills*, on.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from io import BytesIO
 from pathlib import Path
@@ -29,6 +28,8 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+
+from sami_tutorial.files import write_whole
 
 Frame = NDArray[np.uint8]  # (height, width, 3): red, green, blue
 
@@ -146,8 +147,8 @@ def save_video(
 
     poster = BytesIO()
     pictures[len(pictures) // 2].save(poster, still_format, quality=_QUALITIES[0])
-    _write(path, film.getvalue())
-    _write(poster_path, poster.getvalue())
+    write_whole(path, film.getvalue())
+    write_whole(poster_path, poster.getvalue())
     return film.tell()
 
 
@@ -157,13 +158,3 @@ def _picture(env: gym.Env, size: tuple[int, int] | None) -> Frame:
         return picture.copy()
     scaled = Image.fromarray(np.ascontiguousarray(picture)).resize(size, Image.Resampling.LANCZOS)
     return np.asarray(scaled)
-
-
-def _write(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
