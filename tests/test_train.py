@@ -1,5 +1,7 @@
 """The loop: counts, determinism, resuming after a kill, evaluation."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -205,6 +207,19 @@ def test_evaluation_runs_each_context_with_the_same_episodes():
     assert split["episode_return"].tolist() == table["episode_return"].tolist()
     with pytest.raises(ValueError, match="at least one"):
         evaluate(policy, CUBE, [], episodes=4)
+
+
+def test_an_evaluation_runs_no_more_side_by_side_than_the_task_names(monkeypatch):
+    small_task = replace(get_task(CUBE), side_by_side=5)
+    monkeypatch.setattr("sami_tutorial.evaluate.get_task", lambda env: small_task)
+    widths = set()
+
+    def policy(observation):
+        widths.add(len(observation))
+        return np.zeros((len(observation), 2), np.float32)
+
+    table = evaluate(policy, CUBE, task_sets(CUBE).train[:3], episodes=4)
+    assert len(table) == 12 and widths == {5, 2}
 
 
 def test_interval_covers_the_mean_as_often_as_it_says():

@@ -1,15 +1,17 @@
 """`sami verify`: whole data pass; a changed file, return, seed or policy does not."""
 
+import dataclasses
 import json
 import shutil
 
 import pandas as pd
 import pytest
 
+from sami_tutorial import verify
 from sami_tutorial.agents import FrozenPolicy
 from sami_tutorial.checkpoint import policy_bytes
 from sami_tutorial.cli import main
-from sami_tutorial.envs import task_sets
+from sami_tutorial.envs import get_task, task_sets
 from sami_tutorial.evaluate import evaluate
 from sami_tutorial.results import MANIFEST, load_table, store_bytes, store_table
 from sami_tutorial.sac import SACConfig
@@ -117,6 +119,21 @@ def test_returns_that_the_policy_does_not_bring_are_listed(column, value, data, 
 def test_a_difference_in_the_last_digits_is_tolerated(data):
     change(data, "episode_return", lambda t: t["episode_return"] * (1 + 1e-6))
     assert main(["verify"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("value", "status"),
+    [
+        # In a chaotic task other episodes bring other returns, and the same mean.
+        (lambda t: t["episode_return"] + 0.3 * (-1) ** t.index, 0),
+        (lambda t: t["episode_return"] + t["episode_return"].std(), 1),
+    ],
+)
+def test_of_a_chaotic_task_only_the_mean_is_compared(value, status, data, monkeypatch):
+    chaotic = dataclasses.replace(get_task(CUBE), chaotic=True)
+    monkeypatch.setattr(verify, "get_task", lambda env: chaotic)
+    change(data, "episode_return", value)
+    assert main(["verify"]) == status
 
 
 def test_a_policy_that_is_unknown_or_foreign_is_listed(data, capsys):

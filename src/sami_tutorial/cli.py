@@ -1,4 +1,4 @@
-"""The command line: ``sami train``, ``evaluate``, ``sweep`` and ``verify``."""
+"""The command line: ``sami train``, ``evaluate``, ``sweep``, ``verify`` and ``bench``."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
 
+from sami_tutorial import bench
 from sami_tutorial import sweep as sweeps
 from sami_tutorial.agents import METHODS
 from sami_tutorial.checkpoint import CheckpointWarning
 from sami_tutorial.envs import SPLITS, TASKS
+from sami_tutorial.files import write_whole
 from sami_tutorial.lock import RunDirBusy
 from sami_tutorial.results import data_dir
 from sami_tutorial.runs import evaluate_run, open_run, write_table
@@ -178,7 +180,8 @@ def parser() -> argparse.ArgumentParser:
         "randomly chosen stored policies again, in all tasks and from the seeds of their result "
         f"tables. A table is reproduced if at least {AGREEING:.0%} of a policy's returns differ "
         f"from the stored ones by at most {RETURN_TOLERANCE:g} of the returns' standard deviation, "
-        f"and their mean by at most {MEAN_TOLERANCE:g} of it. The exit status is 1 if anything is "
+        f"and their mean by at most {MEAN_TOLERANCE:g} of it; of the MuJoCo bodies, which are "
+        "chaotic, only the mean, with three standard errors more. The exit status is 1 if anything is "
         "wrong. The data are those of the clone you are in, or of the folder $SAMI_DATA.",
         epilog="example: sami verify --sample 5 --seed 1",
     )
@@ -195,7 +198,66 @@ def parser() -> argparse.ArgumentParser:
         "--episodes", type=integer(1), default=5, metavar="N", help="per task (default 5)"
     )
     four.set_defaults(run=run_verify)
+
+    add_bench(commands)
     return top
+
+
+def add_bench(commands: argparse._SubParsersAction[Any]) -> None:
+    five = commands.add_parser(
+        "bench",
+        help="measure speed against named peers, as ratios",
+        description="Measure speed against named peers. Contestants take turns, so that whatever "
+        "else the computer does slows all alike, and what counts is the column speed: how many "
+        "times as fast as the first of its table, the median over the turns with its quartiles. "
+        "One thread. CleanRL's and LeanRL's SAC are scripts, not packages, and are left out.",
+    )
+    subjects = five.add_subparsers(dest="subject", required=True, metavar="{envs,update,train}")
+    one = subjects.add_parser(
+        "envs",
+        help="environment steps",
+        description="Steps of the lockstep environments, against MuJoCo's bare batch stepper on "
+        "the same models (called step by step, and once for all steps), and against Gymnasium's "
+        "SyncVectorEnv and AsyncVectorEnv of the same single environments. Wall-clock.",
+    )
+    one.add_argument(
+        "--env", nargs="+", default=list(bench.ENVS), metavar="ID", help="which environments"
+    )
+    one.add_argument("--num-envs", type=integer(1), default=16, metavar="N", help="default 16")
+    two = subjects.add_parser(
+        "update",
+        help="updates of the agent",
+        description="One update and seed, batch included: SAC alone, as a population, and in "
+        "Stable-Baselines3 with equal settings (the extra `bench`; without it that row is left "
+        "out); three methods; and cost against seeds, width, batch and length of a window. The "
+        "table of widths shows which fraction of the speed of a large matrix product the products "
+        "of the update reach. Processor time.",
+    )
+    two.add_argument("--env", default=bench.UPDATE_ENV, metavar="ID", help="whose recipe")
+    two.add_argument("--compile", action="store_true", help="torch.compile as well (minutes)")
+    three = subjects.add_parser(
+        "train",
+        help="the whole training loop",
+        description="The whole loop per 1000 environment steps and seed, after the warm-up: SAC "
+        "alone, as a population, and Stable-Baselines3's with equal settings. Processor time. How "
+        "soon a return is reached is another question: see data/curves/halfcheetah_anchor.parquet.",
+    )
+    three.add_argument("--env", default=bench.TRAIN_ENV, metavar="ID", help="the nominal body")
+    for each in (two, three):
+        each.add_argument(
+            "--seeds", type=integer(1), default=5, metavar="P", help="of the population (default 5)"
+        )
+    for each in (one, two, three):
+        each.add_argument(
+            "--repetitions", type=integer(1), default=7, metavar="N", help="turns (default 7)"
+        )
+        each.add_argument(
+            "--quick", action="store_true", help="only show that it runs; the numbers mean nothing"
+        )
+        each.add_argument(
+            "--out", type=Path, metavar="FILE", help="default: bench_envs.json and so on"
+        )
+        each.set_defaults(run=run_bench)
 
 
 def integer(least: int) -> Callable[[str], int]:
@@ -252,14 +314,19 @@ def run_train(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def run_evaluate(arguments: argparse.Namespace) -> int:
-    out: Path = arguments.out
+def writable(out: Path, example: str) -> Path:
+    """A file to write, whose directory is made."""
     if out.is_dir():
-        raise ValueError(f"--out {str(out)!r} is a directory; name a file, say {out / 'x.parquet'}")
+        raise ValueError(f"--out {str(out)!r} is a directory; name a file, say {out / example}")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
         raise ValueError(f"--out {str(out)!r} lies below a file; name another place") from None
+    return out
+
+
+def run_evaluate(arguments: argparse.Namespace) -> int:
+    out = writable(arguments.out, "x.parquet")
     run = open_run(arguments.run_dir)
     table = evaluate_run(run, arguments.splits, arguments.episodes)
     write_table(table, out)
@@ -304,6 +371,26 @@ def run_verify(arguments: argparse.Namespace) -> int:
     for line in wrong:
         print(f"sami verify: {line}", file=sys.stderr)
     return 1 if wrong else 0
+
+
+def run_bench(arguments: argparse.Namespace) -> int:
+    subject: str = arguments.subject
+    out = writable(arguments.out or Path(f"bench_{subject}.json"), "x.json")
+    settings: dict[str, Any] = {"repetitions": arguments.repetitions}
+    if subject == "envs":
+        settings |= {"envs": arguments.env, "num_envs": arguments.num_envs}
+    else:
+        settings |= {"env": arguments.env, "seeds": arguments.seeds}
+    if subject == "update":
+        settings["compile"] = arguments.compile
+    if arguments.quick:
+        settings |= {"repetitions": 1} | bench.QUICK[subject]
+    table = bench.BENCHMARKS[subject](**settings)
+    print(bench.as_text(table))
+    if "Stable-Baselines3" not in set(table["contestant"]) and subject != "envs":
+        print("Stable-Baselines3 is not installed: pip install -e '.[bench]'")
+    write_whole(out, bench.report(subject, table, settings).encode())
+    return 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -15,7 +15,7 @@ from gymnasium.vector import VectorEnv
 from numpy.typing import ArrayLike, NDArray
 
 from sami_tutorial.agents import get_method
-from sami_tutorial.envs import Context, make_vec
+from sami_tutorial.envs import Context, get_task, make_vec
 
 Policy = Callable[[np.ndarray], np.ndarray]
 """Observations (N, S) to actions (N, A)."""
@@ -44,7 +44,7 @@ def evaluate(
     method: str = "sac",
     env_options: dict | None = None,
     first_seed: int = EVALUATION_SEED,
-    max_envs: int = 256,
+    max_envs: int | None = None,
 ) -> pd.DataFrame:
     """Runs ``episodes`` whole episodes of ``policy`` in each context.
 
@@ -57,7 +57,7 @@ def evaluate(
         method: decides what the policy sees (the oracle sees the context).
         env_options: further options of the environment.
         first_seed: see ``episodes``.
-        max_envs: how many episodes run side by side.
+        max_envs: how many episodes run side by side; by default what the task names.
 
     Returns:
         One row per episode: context (JSON), episode, episode_seed, episode_return, and success and
@@ -70,6 +70,7 @@ def evaluate(
         raise ValueError(
             f"episodes is {episodes} and contexts has {len(contexts)} entries; give at least one"
         )
+    max_envs = max_envs or get_task(env).side_by_side
     jobs = [(context, k) for context in contexts for k in range(episodes)]
     chunks = [jobs[i : i + max_envs] for i in range(0, len(jobs), max_envs)]
     rows: list[dict] = []

@@ -39,6 +39,7 @@ from sami_tutorial.context_sac import ContextConfig, ContextSAC
 from sami_tutorial.encoder import PEARLEncoder
 from sami_tutorial.envs import get_task, make_vec
 from sami_tutorial.envs.mujoco_tasks import MUJOCO_TASKS
+from sami_tutorial.envs.panda import PANDA
 from sami_tutorial.files import write_whole
 from sami_tutorial.lock import exclusive
 from sami_tutorial.population import stack, stack_agents
@@ -161,7 +162,7 @@ class TrainConfig:
             raise ValueError(f"not the config of a run: {error!r}") from error
 
 
-_MUJOCO: dict[str, Any] = {
+_ROBOT: dict[str, Any] = {
     "steps": 240_000,
     "num_envs": 16,
     "warmup_steps": 4_800,
@@ -171,7 +172,8 @@ _MUJOCO: dict[str, Any] = {
 }
 
 RECIPES: dict[str, dict[str, Any]] = {
-    **{task.id: _MUJOCO for task in MUJOCO_TASKS},
+    **{task.id: _ROBOT for task in MUJOCO_TASKS},
+    PANDA.id: _ROBOT | {"sac": SACConfig(hidden=(128, 128), discount=0.95)},
     "sami/CubeMove-v0": {
         "steps": 250_000,
         "num_envs": 48,
@@ -189,7 +191,7 @@ RECIPES: dict[str, dict[str, Any]] = {
 }
 """Settings that differ from the defaults, per environment, the same for all methods."""
 
-_MUJOCO_ENCODER: dict[str, Any] = {
+_ROBOT_ENCODER: dict[str, Any] = {
     "context": ContextConfig(
         episodes=24,
         window=10,
@@ -202,7 +204,7 @@ _MUJOCO_ENCODER: dict[str, Any] = {
 }
 
 ENCODER_RECIPES: dict[str, dict[str, Any]] = {
-    **{task.id: _MUJOCO_ENCODER for task in MUJOCO_TASKS},
+    **{task.id: _ROBOT_ENCODER for task in (*MUJOCO_TASKS, PANDA)},
     "sami/CubeMove-v0": {
         "update_every": 2,
         "exploring_envs": 6,

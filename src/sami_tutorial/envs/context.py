@@ -160,6 +160,11 @@ class Task:
     options. Where options change it, the environment ends its episodes itself (``ends_itself``)
     instead of by Gymnasium's wrapper. Under its options, a vector environment tells the length in
     ``env.unwrapped.max_episode_steps``.
+
+    ``side_by_side`` is how many episodes an evaluation may run at once: fewer where one takes much
+    memory. ``chaotic`` says that a difference in the last bit of an action grows until the episodes
+    are others: contacts of many links do that, and only means can then be compared between
+    computers.
     """
 
     id: str
@@ -169,3 +174,5 @@ class Task:
     task_sets: TaskSets
     vector_entry_point: str | None = None
     ends_itself: bool = False
+    side_by_side: int = 256
+    chaotic: bool = False

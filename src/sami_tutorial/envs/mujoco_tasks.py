@@ -45,6 +45,7 @@ def _task(name: str, limbs: int, max_episode_steps: int, task_sets: TaskSets) ->
         max_episode_steps=max_episode_steps,
         space=ContextSpace(features),
         task_sets=task_sets,
+        chaotic=True,
     )
 
 

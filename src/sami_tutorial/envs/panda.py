@@ -62,6 +62,7 @@ PANDA = Task(
         extreme=_grid((0.1, 1, 5, 10, 30), (30,)) + _grid((30,), (1, 5, 10)),
     ),
     ends_itself=True,
+    side_by_side=16,  # a world of Bullet takes about 30 MB
 )
 
 
