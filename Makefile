@@ -6,8 +6,9 @@
 #   TORCH    take PyTorch's wheels of this name ("cpu": no CUDA) instead of the default ones; it
 #            counts when .venv is made
 #   ONLY     `make notebooks`: part of a name, e.g. ONLY=02
-#   WORKERS  processes for tests and notebooks (2)
+#   WORKERS  processes for tests, notebooks and grading (2)
 #   PORT     `make serve` (8000)
+#   SUBMISSIONS, OUT   `make grade`: a folder of notebooks, and the table to write (grades.csv)
 #   VARIANT  `make assignments`: a whole number; another one changes the questions' numbers (0)
 
 PYTHON =
@@ -16,6 +17,8 @@ ONLY =
 WORKERS = 2
 PORT = 8000
 VARIANT = 0
+SUBMISSIONS =
+OUT = grades.csv
 
 VENV = .venv
 OTTER = .venv-otter
@@ -32,7 +35,7 @@ OTTER_READY = $(OTTER)/.ready-$(OTTER_KEY)
 # Two processes of one thread each are faster than one process of two threads.
 export OMP_NUM_THREADS = 1
 
-.PHONY: help setup book test notebooks serve lab lint format linkcheck panda scale otter assignments lock clean clean-all
+.PHONY: help setup book test notebooks serve lab lint format linkcheck panda scale otter assignments grade lock clean clean-all
 
 help:  ## list these targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -78,6 +81,10 @@ scale: $(READY)  ## add Dask and Ray to .venv
 assignments: $(OTTER_READY)  ## write the student editions and the autograders
 	$(OTTER)/bin/python scripts/assignments.py --variant $(VARIANT) $(if $(ONLY),--only "$(ONLY)")
 
+grade: $(OTTER_READY)  ## grade a folder (SUBMISSIONS=dir OUT=grades.csv)
+	@[ -n "$(SUBMISSIONS)" ] || { echo "name the folder: make grade SUBMISSIONS=dir" >&2; exit 1; }
+	$(OTTER)/bin/python scripts/grade.py "$(SUBMISSIONS)" "$(OUT)" --workers $(WORKERS)
+
 otter: $(OTTER_READY)  ## make .venv-otter, which grades the assignments
 
 lock: $(READY)  ## resolve pyproject.toml into requirements/ again (maintainers)
@@ -104,7 +111,7 @@ $(OTTER_READY):
 	@sh scripts/find_python.sh $(OTTER)/bin/python >/dev/null 2>&1 || \
 	  { python=$$(sh scripts/find_python.sh "$(PYTHON)") && \
 	    echo "$$python -m venv $(OTTER)" && "$$python" -m venv --clear $(OTTER); }
-	$(OTTER)/bin/python -m pip --disable-pip-version-check install --no-compile $(TORCH_INDEX) \
+	$(OTTER)/bin/python -m pip --disable-pip-version-check install $(TORCH_INDEX) \
 	  -r requirements/otter.txt
 	$(OTTER)/bin/python -m pip --disable-pip-version-check install --no-deps \
 	  --no-build-isolation --editable .

@@ -115,6 +115,10 @@ class Assignment:
     parts: list[NotebookNode | Question]
 
     @property
+    def title(self) -> str:
+        return self.parts[0].source.splitlines()[0].removeprefix("# ")
+
+    @property
     def questions(self) -> list[Question]:
         return [part for part in self.parts if isinstance(part, Question)]
 
@@ -168,7 +172,6 @@ def parse(name: str, text: str, variant: int = 0) -> Assignment:
 def master(assignment: Assignment) -> NotebookNode:
     """The notebook in the form that `otter assign` reads."""
     config = {
-        "name": assignment.name,
         "init_cell": False,
         "export_cell": False,
         "run_tests": False,
@@ -222,7 +225,7 @@ def with_prompt(source: str, question: str) -> str:
 
 
 def student_edition(otters: NotebookNode, assignment: Assignment) -> NotebookNode:
-    """Otter's student notebook with the install cell, and with the visible tests as code."""
+    """A notebook that Otter made, with the install cell, and with the visible tests as code."""
     tests = {question.name: question.tests for question in assignment.questions}
     cells: list[NotebookNode] = []
     for cell in otters.cells:
@@ -249,8 +252,7 @@ def student_edition(otters: NotebookNode, assignment: Assignment) -> NotebookNod
     ]
     for index, cell in enumerate(cells):
         cell.id = f"{assignment.name.replace('_', '-')}-{index:02d}"
-    metadata = NOTEBOOK_METADATA | {"otter": {"assignment_name": assignment.name}}
-    notebook = nbformat.v4.new_notebook(cells=cells, metadata=metadata)
+    notebook = nbformat.v4.new_notebook(cells=cells, metadata=NOTEBOOK_METADATA)
     notebook.nbformat_minor = 5
     nbformat.validate(notebook)
     return notebook
@@ -273,9 +275,10 @@ def as_text(notebook: NotebookNode) -> str:
 
 
 def requirements() -> str:
-    """What Gradescope's machines install besides Otter: the library of this repository."""
+    """What Gradescope's machines install besides Otter: the library, on PyTorch's CPU build."""
     repository = yaml.safe_load((ROOT / "_config.yml").read_text())["repository"]
-    return f"sami-tutorial @ git+{repository['url']}@{repository['branch']}\n"
+    library = f"sami-tutorial @ git+{repository['url']}@{repository['branch']}"
+    return f"--extra-index-url https://download.pytorch.org/whl/cpu\n{library}\n"
 
 
 def build(assignment: Assignment, student: Path = STUDENT, out: Path = BUILD) -> None:
@@ -300,11 +303,12 @@ def build(assignment: Assignment, student: Path = STUDENT, out: Path = BUILD) ->
 
         write(student / notebook, as_text(student_edition(otters, assignment)))
         write(out / f"{assignment.name}.zip", autograder.read_bytes())
-        write(out / f"{assignment.name}-solution.ipynb", as_text(solution))
+        solved = as_text(student_edition(solution, assignment))
+        write(out / f"{assignment.name}-solution.ipynb", solved)
     questions = [
         {"name": q.name, "points": q.points, "manual": bool(q.manual)} for q in assignment.questions
     ]
-    about = {"name": assignment.name, "questions": questions}
+    about = {"name": assignment.name, "title": assignment.title, "questions": questions}
     write(out / f"{assignment.name}.json", json.dumps(about, indent=2) + "\n")
 
 

@@ -284,8 +284,8 @@ def test_log_ratio_at_the_origin(log_ratio):
 
     value = log_ratio(torch.zeros(1, 3), torch.zeros(1, 3), 0.6).item()
     assert abs(value - 3 * 0.22314) < 1e-3, (
-        f"you give {value:.4f}, not 3 * -log(1 - 0.36) / 2 = 0.6694; the narrower Gaussian p(y | x) "
-        "is the higher one, and 1 - rho^2 is its *variance*"
+        f"you give {value:.4f}, not 3 * -log(1 - 0.36) / 2 = 0.6694; the narrower "
+        "Gaussian p(y | x) is the higher one, and 1 - rho^2 is its *variance*"
     )
 
 
