@@ -157,6 +157,17 @@ def test_results_are_not_overwritten_by_later_steps(id: str, make: Make) -> None
 
 
 @EVERY_KIND
+def test_the_reported_contexts_are_copies(id: str, make: Make) -> None:
+    env = make(id, 2)
+    _, info = env.reset(seed=0)
+    before = info["context"].copy()
+    for action in random_actions(env, 3):
+        info["context"][:] = -1
+        *_, info = env.step(action)
+        assert np.array_equal(info["context"], before)
+
+
+@EVERY_KIND
 def test_the_oracle_sees_the_same_in_a_vector_as_alone(id: str, make: Make) -> None:
     env = VectorContextObservation(make(id, 2, seed=3, **short(id)))
     singles = [ContextObservation(gym.make(id, **short(id))) for _ in range(2)]
