@@ -9,6 +9,7 @@
 #   WORKERS  processes for tests, notebooks and grading (2)
 #   PORT     `make serve` (8000)
 #   SUBMISSIONS, OUT   `make grade`: a folder of notebooks, and the table to write (grades.csv)
+#   REPO, BRANCH       `make retarget`: owner/name of a fork, and its branch (main)
 #   VARIANT  `make assignments`: a whole number; another one changes the questions' numbers (0)
 
 PYTHON =
@@ -19,6 +20,8 @@ PORT = 8000
 VARIANT = 0
 SUBMISSIONS =
 OUT = grades.csv
+REPO =
+BRANCH = main
 
 VENV = .venv
 OTTER = .venv-otter
@@ -35,7 +38,7 @@ OTTER_READY = $(OTTER)/.ready-$(OTTER_KEY)
 # Two processes of one thread each are faster than one process of two threads.
 export OMP_NUM_THREADS = 1
 
-.PHONY: help setup book test notebooks serve lab lint format linkcheck panda scale otter assignments grade lock clean clean-all
+.PHONY: help setup book test notebooks serve lab lint format linkcheck panda scale otter assignments grade retarget lock clean clean-all
 
 help:  ## list these targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -86,6 +89,11 @@ grade: $(OTTER_READY)  ## grade a folder (SUBMISSIONS=dir OUT=grades.csv)
 	$(OTTER)/bin/python scripts/grade.py "$(SUBMISSIONS)" "$(OUT)" --workers $(WORKERS)
 
 otter: $(OTTER_READY)  ## make .venv-otter, which grades the assignments
+
+retarget:  ## point links and install cells at a fork (REPO=owner/name BRANCH=main)
+	@[ -n "$(REPO)" ] || { echo "name the fork: make retarget REPO=owner/name" >&2; exit 1; }
+	@python=$$(sh scripts/find_python.sh "$(PYTHON)") && \
+	  "$$python" scripts/retarget.py "$(REPO)" "$(BRANCH)"
 
 lock: $(READY)  ## resolve pyproject.toml into requirements/ again (maintainers)
 	$(BIN)/python scripts/lock.py

@@ -60,7 +60,7 @@ def success_oracle(works):
 
 # %% question="q1" answer=true
 def success_second_trial(works):
-    """Best success rate of the second trial, after one try of one skill: (tasks, skills) bool -> float"""
+    """Best success rate of the trial after one try: (tasks, skills) bool -> float"""
     # BEGIN SOLUTION
     best = 0
     for tried in range(works.shape[1]):
