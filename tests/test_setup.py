@@ -331,7 +331,12 @@ def test_the_ground_floor_knows_nothing_above_it(floor: str) -> None:
 
 def test_what_the_source_imports_is_declared() -> None:
     """A user who installs the library gets what it imports; some needs are extras."""
-    lines = [*PYPROJECT["project"]["dependencies"], *EXTRAS["book"], *EXTRAS["panda"], *EXTRAS["bench"]]
+    lines = [
+        *PYPROJECT["project"]["dependencies"],
+        *EXTRAS["book"],
+        *EXTRAS["panda"],
+        *EXTRAS["bench"],
+    ]
     declared = {canonicalize_name(Requirement(line).name) for line in lines}
     provided = packages_distributions()
     for module in MODULES:
