@@ -392,7 +392,8 @@ def test_value_with_max(value_max):
 #
 # Scripted experts push or pick in each of CubeMove's training tasks. An encoder reads the episodes; your loss makes good
 # episodes of a task alike and unlike its bad ones. Then your probe asks, on tasks that were held out: was the episode good?
-# The same question goes to the encoder before training. It takes about a minute once questions 1 to 5 hold.
+# The same question goes to the encoder before training. The number need not rise: the loss contrasts within each task, and
+# nothing asks for the same direction in all of them. Look at yours with question 7 in mind.
 
 # %% tags=["otter_ignore"]
 from sami_tutorial.encoder import ContextEncoder
