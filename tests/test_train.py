@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from sami_tutorial.agents import METHODS
 from sami_tutorial.checkpoint import CheckpointError, save_checkpoint
 from sami_tutorial.context_sac import ContextConfig, ContextSAC
-from sami_tutorial.envs import get_task, task_sets
+from sami_tutorial.envs import TASKS, get_task, task_sets
 from sami_tutorial.evaluate import evaluate, interval
 from sami_tutorial.sac import SAC, SACConfig
 from sami_tutorial.train import (
@@ -189,6 +190,15 @@ def test_config_survives_json():
 def test_bad_settings_are_named(changes, named):
     with pytest.raises(ValueError, match=named):
         small(**changes)
+
+
+@pytest.mark.parametrize("env", TASKS)
+@pytest.mark.parametrize("method", METHODS)
+def test_there_is_a_recipe_for_every_method_in_every_environment(env, method):
+    config = recipe(env, method, seed=3)
+    assert (config.env, config.method, config.seed) == (env, method, 3)
+    horizon, window = get_task(env).max_episode_steps, config.context.window
+    assert window == 0 or (method != "pearl" and horizon % window == 0)
 
 
 def test_evaluation_runs_each_context_with_the_same_episodes():

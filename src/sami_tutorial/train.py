@@ -219,8 +219,13 @@ ENCODER_RECIPES: dict[str, dict[str, Any]] = {
 def recipe(env: str, method: str = "sac", **overrides: Any) -> TrainConfig:
     """The book's settings for ``method`` in ``env``, with any of them overridden."""
     settings = RECIPES.get(env, {})
-    if get_method(method).encoder is not None:
+    encoder = get_method(method).encoder
+    if encoder is not None:
         settings = settings | ENCODER_RECIPES.get(env, {})
+    if encoder is PEARLEncoder and settings.get("context", ContextConfig()).window:
+        # Its belief is a product over the whole episode; fewer of them cost as many votes.
+        whole = replace(settings["context"], window=0, episodes=4)
+        settings = settings | {"context": whole}
     return TrainConfig(env=env, method=method, **{**settings, **overrides})
 
 
