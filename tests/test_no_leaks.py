@@ -18,6 +18,7 @@ import assignments
 import nbformat
 import pytest
 from assignments import Question
+from clone import tracked_files
 
 ROOT = Path(__file__).resolve().parent.parent
 SITE = ROOT / "_build/html"
@@ -101,12 +102,7 @@ def distributions(folder: Path) -> Iterator[tuple[str, str]]:
         "build_meta.build_wheel(folder); build_meta.build_sdist(folder)"
     )
     copy = folder / "tree"
-    listed = subprocess.run(
-        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    if listed.returncode:
-        pytest.skip("this is no clone")
-    for name in filter(None, listed.stdout.split("\0")):
+    for name in tracked_files():
         source, target = ROOT / name, copy / name
         if source.is_file() and not name.startswith(("data/", "book/_static/")):
             target.parent.mkdir(parents=True, exist_ok=True)

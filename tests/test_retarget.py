@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
-import subprocess
 from pathlib import Path
 
 import nbformat
 import pytest
 import yaml
+from clone import tracked_files
 from retarget import Place, current, moved, place, retarget
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -23,12 +23,7 @@ TEXT = {".cff", ".ipynb", ".json", ".md", ".py", ".sh", ".toml", ".txt", ".yml",
 def book(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of every text file under version control, but for data and results."""
     copy = tmp_path_factory.mktemp("copy")
-    listed = subprocess.run(
-        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    if listed.returncode:
-        pytest.skip("this is no clone")
-    for name in filter(None, listed.stdout.split("\0")):
+    for name in tracked_files():
         source, target = ROOT / name, copy / name
         if source.is_file() and source.suffix in TEXT and not name.startswith("data/"):
             target.parent.mkdir(parents=True, exist_ok=True)

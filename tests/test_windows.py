@@ -323,6 +323,14 @@ def test_contrasts_come_at_their_interval():
     assert due == [True, False, False, True, False, False, True]
 
 
+def test_a_round_logs_the_last_contrast_that_was_due():
+    # Five updates a round after the first, so that the last of a round is due in one of three.
+    curve = train(config_of("ccm", replace(SMALL, contrast_every=3)), progress=False).curve
+    updated = curve["critic_loss"].notna()
+    assert updated.sum() >= 2
+    assert curve.loc[updated, "contrastive_loss"].notna().all()
+
+
 def test_the_ratio_of_the_gradients_by_hand():
     run = warmed("satesac", replace(SMALL, contrast_weight=0.25))
     batch, contrast = run.sequences(generator()), run.contrast(generator())

@@ -378,7 +378,8 @@ class ContextSAC(SAC):
     ) -> Tensor:
         """Length of the critic's gradient on the encoder over that of the weighted contrast's.
 
-        Draws no random numbers of the training: asking changes nothing.
+        Infinite where the contrast is solved so well that nothing of its gradient is left. Draws no
+        random numbers of the training: asking changes nothing.
         """
         state = self.generator.get_state()
         critic_loss, _ = self.critic_loss(self.transitions(self.seen(episodes), batch_size))

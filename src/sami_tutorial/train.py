@@ -239,16 +239,16 @@ class Run:
             make_vec(config.env, config.num_envs, config.split, **config.env_options)
         )
         self.horizon: int = self.env.unwrapped.max_episode_steps  # type: ignore[attr-defined]
-        observation_dim = flatdim(self.env.single_observation_space)
-        action_dim = flatdim(self.env.single_action_space)
+        self.observation_dim = flatdim(self.env.single_observation_space)
+        self.action_dim = flatdim(self.env.single_action_space)
         self.agent = self.make_agent()
         self.generator = torch.Generator().manual_seed(config.seed)  # draws the batches
         self.replay = Replay(
             config.replay_capacity,
             config.num_envs,
             self.horizon,
-            observation_dim,
-            action_dim,
+            self.observation_dim,
+            self.action_dim,
             len(self.env.unwrapped.context_features),  # type: ignore[attr-defined]
             window=config.context.window if method.encoder is not None else 0,
             memory_dim=config.context.hidden,
@@ -258,12 +258,13 @@ class Run:
         self.updates = 0
         self.wall_seconds = 0.0
         self.curve: list[dict[str, float]] = []
+        self.metrics: dict[str, torch.Tensor] = {}  # of the round, each as last measured
 
     def make_agent(self) -> SAC:
         """A fresh agent for the environment."""
         return self.method.make_agent(
-            flatdim(self.env.single_observation_space),
-            flatdim(self.env.single_action_space),
+            self.observation_dim,
+            self.action_dim,
             self.config.sac,
             self.config.context,
             self.config.seed,
@@ -288,7 +289,7 @@ class Run:
         self.replay.start_episodes(observation, info["context"])
         self.agent.begin(observation)
         episode_return = np.zeros(config.num_envs)
-        self.metrics: dict[str, torch.Tensor] = {}
+        self.metrics = {}
 
         for t in itertools.count():
             if t % config.warmup_hold == 0:
@@ -339,7 +340,7 @@ class Run:
 
     def update(self) -> None:
         """One update of the agent from the replay."""
-        self.metrics = self.agent.update(*self.batch())
+        self.metrics |= self.agent.update(*self.batch())
 
     def batch(self) -> tuple[Any, ...]:
         """What the agent's update takes."""
@@ -535,11 +536,11 @@ def population_update(runs: Sequence[Run]) -> Callable[[], None]:
         alike = len({tuple(part is None for part in batch) for batch in batches}) == 1
         if not alike:
             for run, batch in zip(runs, batches, strict=True):
-                run.metrics = run.agent.update(*batch)
+                run.metrics |= run.agent.update(*batch)
             return
         metrics = stacked.update(*stack(batches))
         for i, run in enumerate(runs):
-            run.metrics = {name: values[i] for name, values in metrics.items()}
+            run.metrics |= {name: values[i] for name, values in metrics.items()}
 
     return update
 

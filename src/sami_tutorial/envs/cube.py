@@ -23,7 +23,6 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from gymnasium.error import ResetNeeded
-from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
@@ -43,7 +42,7 @@ from sami_tutorial.envs.cube_physics import (
     reward,
 )
 from sami_tutorial.envs.cube_render import draw
-from sami_tutorial.envs.vector import options_per_env, seeds_per_env
+from sami_tutorial.envs.vector import options_per_env, reseeded, seeds_per_env
 
 SKILLS = ("none", "push", "pick")
 """How the cube left its start; the index is the code used inside the environments."""
@@ -354,12 +353,7 @@ class CubeMoveVectorEnv(VectorEnv):
     ) -> tuple[NDArray[np.float32], dict[str, Any]]:
         seeds = seeds_per_env(self._first_seed if seed is None else seed, self.num_envs)
         self._first_seed = None
-        if not self._generators:
-            self._generators = [seeding.np_random(each)[0] for each in seeds]
-        else:
-            for i, each in enumerate(seeds):
-                if each is not None:
-                    self._generators[i] = seeding.np_random(each)[0]
+        self._generators = reseeded(self._generators, seeds)
         return self._start(options_per_env(options, self.num_envs))
 
     def _start(

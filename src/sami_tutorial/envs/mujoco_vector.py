@@ -18,7 +18,6 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from gymnasium.error import ResetNeeded
-from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
@@ -26,7 +25,7 @@ from numpy.typing import NDArray
 from sami_tutorial.envs import mujoco
 from sami_tutorial.envs.context import ContextSampler
 from sami_tutorial.envs.mujoco_body import Array, Body, ContextModel, Motion, advance, nominal_model
-from sami_tutorial.envs.vector import options_per_env, seeds_per_env
+from sami_tutorial.envs.vector import options_per_env, reseeded, seeds_per_env
 
 # isort: split
 from mujoco import MjData, MjModel, mj_getState, mj_setState, mj_stateSize, mjtState
@@ -111,12 +110,7 @@ class MujocoVectorEnv(VectorEnv):
     ) -> tuple[Array, dict[str, Any]]:
         seeds = seeds_per_env(self._first_seed if seed is None else seed, self.num_envs)
         self._first_seed = None
-        if not self._generators:
-            self._generators = [seeding.np_random(each)[0] for each in seeds]
-        else:
-            for i, each in enumerate(seeds):
-                if each is not None:
-                    self._generators[i] = seeding.np_random(each)[0]
+        self._generators = reseeded(self._generators, seeds)
         return self._start(options_per_env(options, self.num_envs))
 
     def _start(self, options: Sequence[Mapping[str, Any] | None]) -> tuple[Array, dict[str, Any]]:

@@ -16,6 +16,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from gymnasium.envs.registration import load_env_creator
+from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
 from sami_tutorial.envs.context import Context, ContextError
@@ -103,6 +104,16 @@ def seeds_per_env(seed: int | Sequence[int | None] | None, num_envs: int) -> Seq
             "one seed for each"
         )
     return seed
+
+
+def reseeded(
+    generators: Sequence[np.random.Generator], seeds: Sequence[int | None]
+) -> list[np.random.Generator]:
+    """The environments' generators: new where a seed is given or where there was none, else old."""
+    return [
+        seeding.np_random(seed)[0] if seed is not None or not generators else generators[i]
+        for i, seed in enumerate(seeds)
+    ]
 
 
 def options_per_env(
