@@ -17,14 +17,12 @@ from pathlib import Path
 import pandas as pd
 
 from sami_tutorial.results import store_bytes, store_table
-from sami_tutorial.runs import CURVE, POLICY, RESULTS, Job, benchmark
+from sami_tutorial.runs import CURVE, POLICY, RESULTS, Job
 from sami_tutorial.sweep import read_sweep
 
 
 def checkpoint_name(job: Job) -> str:
-    config = job.config
-    folder = f"checkpoints/{benchmark(config.env)}/{config.method}"
-    return f"{folder}/seed{config.seed}.safetensors"
+    return f"checkpoints/{job.benchmark}/{job.variant}/seed{job.config.seed}.safetensors"
 
 
 def store(name: str, jobs: list[Job], command: str) -> None:
@@ -39,10 +37,10 @@ def store(name: str, jobs: list[Job], command: str) -> None:
     curves = pd.concat([pd.read_parquet(job.directory / CURVE) for job in jobs], ignore_index=True)
     curves = curves.dropna(subset=["episode_return"])
     wall = curves.groupby(["method", "seed"])["wall_seconds"].max()
-    configs = {job.config.method: json.loads(job.config.to_json()) for job in jobs}
+    configs = {job.variant: json.loads(job.config.to_json()) for job in jobs}
     shared = {
-        "methods": {method: config | {"seed": None} for method, config in configs.items()},
-        "seeds": {m: sorted(j.config.seed for j in jobs if j.config.method == m) for m in configs},
+        "methods": {variant: config | {"seed": None} for variant, config in configs.items()},
+        "seeds": {v: sorted(j.config.seed for j in jobs if j.variant == v) for v in configs},
         "splits": jobs[0].splits,
         "episodes": jobs[0].episodes,
     }
@@ -60,7 +58,7 @@ def store(name: str, jobs: list[Job], command: str) -> None:
             (job.directory / POLICY).read_bytes(),
             command=command,
             config=json.loads(job.config.to_json()),
-            wall_seconds=round(float(wall[job.config.method, job.config.seed]), 1),
+            wall_seconds=round(float(wall[job.variant, job.config.seed]), 1),
         )
 
 
@@ -71,15 +69,15 @@ def main() -> None:
     arguments = parser.parse_args()
     jobs = read_sweep(arguments.file, arguments.run_dir or Path("runs") / arguments.file.stem)
     command = f"sami sweep {arguments.file.as_posix()}"
-    for env, group in groupby(jobs, key=lambda job: job.config.env):
+    for benchmark, group in groupby(jobs, key=lambda job: job.benchmark):
         every = list(group)
         finished = [job for job in every if job.finished()]
         missing = ", ".join(job.name for job in every if job not in finished)
-        print(f"{benchmark(env)}: {len(finished)} of {len(every)} runs are finished")
+        print(f"{benchmark}: {len(finished)} of {len(every)} runs are finished")
         if missing:
             print(f"  missing: {missing}")
         if finished:
-            store(benchmark(env), finished, command)
+            store(benchmark, finished, command)
 
 
 if __name__ == "__main__":

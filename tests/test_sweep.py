@@ -86,6 +86,44 @@ def test_overrides_reach_every_level(tmp_path):
         )
 
 
+VARIANTS = f"""
+envs = ["{CUBE}"]
+seeds = [0]
+name = "forms"
+overrides = {{ steps = 50_000, context = {{ contrast_weight = 0.5 }} }}
+
+[variants.unweighted]
+method = "satesac"
+context = {{ skill_weight = "none" }}
+
+[variants.many_keys]
+method = "ccm"
+steps = 60_000
+context = {{ contrast_batch = 99, contrast_weight = 1 }}
+"""
+
+
+def test_variants_override_on_top_of_what_all_runs_share(tmp_path):
+    unweighted, many = read_sweep(write(tmp_path, VARIANTS), tmp_path / "runs")
+    assert unweighted.config.method == "satesac" and unweighted.config.steps == 50_000
+    assert unweighted.config.context.skill_weight == "none"
+    assert unweighted.config.context.contrast_weight == 0.5
+    assert many.config.method == "ccm" and many.config.steps == 60_000
+    assert many.config.context.contrast_batch == 99
+    assert many.config.context.contrast_weight == 1.0
+    assert many.directory == tmp_path / "runs/forms/many_keys/seed0"
+    assert many.name == "forms many_keys seed 0"
+
+
+def test_methods_come_before_variants(tmp_path):
+    jobs = read_sweep(write(tmp_path, VARIANTS + "[variants.z]\nmethod='sac'"), tmp_path)
+    assert [job.variant for job in jobs] == ["unweighted", "many_keys", "z"]
+    text = 'methods = ["tesac"]\n' + VARIANTS
+    jobs = read_sweep(write(tmp_path, text), tmp_path)
+    assert [job.variant for job in jobs] == ["tesac", "unweighted", "many_keys"]
+    assert jobs[0].config.method == "tesac" and jobs[0].benchmark == "forms"
+
+
 @pytest.mark.parametrize(
     ("text", "hint"),
     [
@@ -99,6 +137,20 @@ def test_overrides_reach_every_level(tmp_path):
         (GOOD.replace("CubeMove", "Moon"), "envs holds 'sami/Moon-v0'; choose from"),
         (GOOD.replace('"tesac"', '"magic"'), "methods holds 'magic'; choose from"),
         (GOOD.replace('"tesac"', "7"), "methods holds 7; choose from"),
+        (GOOD + "name = 'A/B'", "name holds 'A/B'; use small letters"),
+        (GOOD + "name = ''", "name holds ''; use small letters"),
+        (GOOD.replace('0"]', '0", "sami/Hopper-v0"]') + "name = 'x'", "envs lists 2 environments"),
+        (GOOD + "variants = 3", "write it as a table, [variants]"),
+        (GOOD + "variants.x = 3", "write it as a table, [x]"),
+        (GOOD + "variants.x.steps = 9", "variants.x.method is None; choose from"),
+        (GOOD + "variants.x.method = 'magic'", "variants.x.method is 'magic'; choose from"),
+        (GOOD + "variants.sac.method = 'sac'", "has the name of a method; choose another"),
+        (GOOD + "variants.'a b'.method = 'sac'", "variants holds 'a b'; use small letters"),
+        (GOOD + "variants.x = { method = 'sac', seed = 3 }", "list it under 'seeds' instead"),
+        (
+            GOOD + "variants.x = { method = 'sac', sac = { hiden = [8] } }",
+            "[variants.x.sac] has the unknown key 'hiden'",
+        ),
         (GOOD + "overrides = 3", "write it as a table, [overrides]"),
         (GOOD + "overrides.seed = 3", "list it under 'seeds' instead"),
         (GOOD + "overrides.env = 'x'", "list it under 'envs' instead"),
@@ -141,17 +193,19 @@ def test_the_sweeps_of_the_project_are_in_order(path, tmp_path):
 
 
 def test_a_run_is_trained_and_evaluated_as_by_hand(tmp_path, capsys):
-    path = write(tmp_path, TINY)
+    variant = "name = 'toys'\nvariants.plain.method = 'tesac'\nseeds"
+    path = write(tmp_path, TINY.replace('methods = ["tesac"]\nseeds', variant))
     command = ["sweep", str(path), "--workers", "1", "--run-dir", str(tmp_path / "swept")]
     assert main(command) == 0
-    assert "cubemove tesac seed 1: success extreme " in capsys.readouterr().out
+    assert "toys plain seed 1: success extreme " in capsys.readouterr().out
     job = read_sweep(path, tmp_path / "swept")[0]
     trained = train(job.config, tmp_path / "by hand", progress=False)
     table = evaluate_run(open_run(tmp_path / "by hand"), ["extreme", "train"], 1)
+    table = table.assign(benchmark="toys", method="plain")
     assert pd.read_parquet(job.directory / "results.parquet").equals(table)
     curve = pd.read_parquet(job.directory / "curve.parquet")
     assert curve["critic_loss"].equals(trained.curve["critic_loss"])
-    assert set(curve["method"]) == {"tesac"} and set(curve["split"]) == {"train"}
+    assert set(curve["method"]) == {"plain"} and set(curve["split"]) == {"train"}
 
     assert main(command) == 0  # skipped: no process is started
     assert "1 runs, 1 of them finished before" in capsys.readouterr().out

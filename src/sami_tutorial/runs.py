@@ -109,29 +109,37 @@ class Job:
         config: the training.
         splits: the task sets to evaluate on.
         episodes: evaluation episodes per task.
+        benchmark: what its tables are called.
+        variant: what the run is called in them, in the column ``method``.
     """
 
     directory: Path
     config: TrainConfig
     splits: tuple[str, ...]
     episodes: int
+    benchmark: str
+    variant: str
 
     @property
     def name(self) -> str:
-        return f"{benchmark(self.config.env)} {self.config.method} seed {self.config.seed}"
+        return f"{self.benchmark} {self.variant} seed {self.config.seed}"
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON can hold it."""
-        fields = {"directory": str(self.directory.absolute()), "config": self.config.to_json()}
-        return fields | {"splits": self.splits, "episodes": self.episodes}
+        return vars(self) | {
+            "directory": str(self.directory.absolute()),
+            "config": self.config.to_json(),
+        }
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Job:
         return cls(
-            Path(values["directory"]),
-            TrainConfig.from_json(values["config"]),
-            tuple(values["splits"]),
-            values["episodes"],
+            directory=Path(values["directory"]),
+            config=TrainConfig.from_json(values["config"]),
+            splits=tuple(values["splits"]),
+            episodes=values["episodes"],
+            benchmark=values["benchmark"],
+            variant=values["variant"],
         )
 
     def finished(self) -> bool:
@@ -157,15 +165,11 @@ class Job:
         """Writes what the finished training brought, and evaluates it."""
         policy = policy_bytes(trained.agent.policy(), self.config.to_json())
         write_whole(self.directory / POLICY, policy)
-        curve = trained.curve.assign(
-            benchmark=benchmark(self.config.env),
-            method=self.config.method,
-            seed=self.config.seed,
-            split=self.config.split,
-        )
+        names = {"benchmark": self.benchmark, "method": self.variant}
+        curve = trained.curve.assign(**names, seed=self.config.seed, split=self.config.split)
         write_table(curve, self.directory / CURVE)
         table = evaluate_run(open_run(self.directory), self.splits, self.episodes)
-        write_table(table, self.directory / RESULTS)
+        write_table(table.assign(**names), self.directory / RESULTS)
 
     def summary(self) -> str:
         """How the finished run did, in a few words."""

@@ -3,6 +3,7 @@
     envs = ["sami/CubeMove-v0"]
     methods = ["sac", "tesac", "satesac"]
     seeds = [0, 1, 2, 3, 4]
+    name = "first_look"          # optional, with one environment: of its folder and its tables
 
     [overrides]                  # optional: any field of TrainConfig, for all runs
     steps = 100_000
@@ -13,22 +14,27 @@
     [overrides.context]          # optional: any field of ContextConfig
     contrast_weight = 0.1
 
+    [variants.unweighted]        # optional: a run under another name, with overrides of its own
+    method = "satesac"
+    context = { skill_weight = "none" }
+
     [evaluation]                 # optional; these are the defaults
     splits = ["train", "moderate", "extreme"]
     episodes = 20                # per task
 
 Each run has the book's recipe for its environment and method, with the overrides. It is trained and
 then evaluated as `sami train` and `sami evaluate` do it, in a folder of its own,
-<run-dir>/<environment>/<method>/seed<k>, which ends up with config.json, two checkpoints,
-policy.safetensors, curve.parquet and results.parquet. Finished runs are skipped and interrupted
-ones go on where their last checkpoint was written: a sweep that was killed goes on when the same
-command is called again.
+<run-dir>/<environment or name>/<method or variant>/seed<k>, which ends up with config.json, two
+checkpoints, policy.safetensors, curve.parquet and results.parquet. Finished runs are skipped and
+interrupted ones go on where their last checkpoint was written: a sweep that was killed goes on when
+the same command is called again.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -43,7 +49,7 @@ from sami_tutorial.runs import Job, benchmark, jobs_to_line
 from sami_tutorial.train import recipe
 from sami_tutorial.workers import Outcome, Task, spread, workers
 
-KEYS = ("envs", "methods", "seeds", "overrides", "evaluation")
+KEYS = ("envs", "methods", "seeds", "name", "overrides", "variants", "evaluation")
 RUN_MODULE = "sami_tutorial.runs"
 
 Settings = TypeVar("Settings")
@@ -73,11 +79,18 @@ def read_sweep(path: Path, run_dir: Path) -> list[Job]:
 def _jobs(table: dict[str, Any], run_dir: Path) -> list[Job]:
     _check_keys(table, KEYS, "the file")
     envs = _choices(table, "envs", TASKS)
-    methods = _choices(table, "methods", METHODS)
+    variants = _variants(table)
     seeds = _entries(table, "seeds")
     for seed in seeds:
         if type(seed) is not int or seed < 0:
             raise SweepError(f"seeds holds {seed!r}; give integers from 0 up")
+    name = table.get("name", "")
+    if name and len(envs) > 1:
+        raise SweepError(
+            f"name is {name!r}, but envs lists {len(envs)} environments; write a file for each"
+        )
+    if "name" in table:
+        _check_name(name, "name")
 
     evaluation = _table(table, "evaluation")
     _check_keys(evaluation, ("splits", "episodes"), "[evaluation]")
@@ -86,20 +99,52 @@ def _jobs(table: dict[str, Any], run_dir: Path) -> list[Job]:
     if type(episodes) is not int or episodes < 1:
         raise SweepError(f"episodes is {episodes!r}; give a positive integer")
 
-    overrides = _table(table, "overrides")
-    for key, above in {"env": "envs", "method": "methods", "seed": "seeds"}.items():
-        if key in overrides:
-            raise SweepError(f"[overrides] sets {key!r}; list it under {above!r} instead")
+    overrides = _overrides(table, "overrides")
     jobs = []
     for env in envs:
-        for method in methods:
+        for variant, (method, changes) in variants.items():
             for seed in seeds:
                 config = overridden(recipe(env, method=method), overrides, "overrides")
+                config = overridden(config, changes, f"variants.{variant}")
                 config = dataclasses.replace(config, seed=seed)
-                directory = run_dir / benchmark(env) / method / f"seed{seed}"
-                jobs.append(Job(directory, config, tuple(splits), episodes))
+                folder = name or benchmark(env)
+                directory = run_dir / folder / variant / f"seed{seed}"
+                jobs.append(Job(directory, config, tuple(splits), episodes, folder, variant))
         _try_to_open(jobs[-1])
     return jobs
+
+
+def _variants(table: dict[str, Any]) -> dict[str, tuple[str, dict[str, Any]]]:
+    """Name to method and its own overrides: the plain methods first, under their own names."""
+    tables = _table(table, "variants")
+    plain = _choices(table, "methods", METHODS) if "methods" in table or not tables else []
+    variants: dict[str, tuple[str, dict[str, Any]]] = {method: (method, {}) for method in plain}
+    for name in tables:
+        where = f"variants.{name}"
+        _check_name(name, "variants")
+        if name in METHODS:
+            raise SweepError(f"[{where}] has the name of a method; choose another name")
+        changes = dict(_overrides(tables, name, where))
+        method = changes.pop("method", None)
+        if method not in METHODS:
+            raise SweepError(f"{where}.method is {method!r}; choose from {sorted(METHODS)}")
+        variants[name] = method, changes
+    return variants
+
+
+def _check_name(name: Any, key: str) -> None:
+    """Names of folders shall be the same on every file system."""
+    if not isinstance(name, str) or not re.fullmatch(r"[a-z0-9_]+", name):
+        raise SweepError(f"{key} holds {name!r}; use small letters, digits and underscores")
+
+
+def _overrides(table: dict[str, Any], key: str, where: str = "") -> dict[str, Any]:
+    changes = _table(table, key)
+    forbidden = {"env": "envs", "seed": "seeds"} | ({} if where else {"method": "methods"})
+    for field, above in forbidden.items():
+        if field in changes:
+            raise SweepError(f"[{where or key}] sets {field!r}; list it under {above!r} instead")
+    return changes
 
 
 def _check_keys(table: Mapping[str, Any], known: Iterable[str], where: str) -> None:
@@ -245,7 +290,7 @@ def populations(jobs: Iterable[Job], together: int) -> list[list[Job]]:
     alike: dict[str, list[Job]] = {}
     for job in jobs:
         seedless = dataclasses.replace(job.config, seed=0)
-        alike.setdefault(f"{seedless} {job.splits} {job.episodes}", []).append(job)
+        alike.setdefault(f"{job.variant} {seedless} {job.splits} {job.episodes}", []).append(job)
     return [
         group[i : i + together] for group in alike.values() for i in range(0, len(group), together)
     ]
