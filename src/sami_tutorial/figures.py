@@ -24,7 +24,9 @@ import plotly.io as pio
 from numpy.typing import ArrayLike
 from PIL import Image
 
+from sami_tutorial import download
 from sami_tutorial.evaluate import interval as interval
+from sami_tutorial.results import load_bytes
 
 PLOTLY_MIME = "application/vnd.plotly.v1+json"
 
@@ -646,6 +648,8 @@ def video_html(path: str | Path, *, alt: str, caption: str, embed: bool = False)
 def show_video(path: str | Path, *, alt: str, caption: str) -> None:
     """Displays a film that :func:`sami_tutorial.video.save_video` stored, with a caption.
 
+    Where only the library is installed, the book's films are fetched.
+
     Args:
         path: the film relative to the notebook, e.g. "_static/videos/hopper.webp"; its poster
             "hopper-poster.webp" lies beside it.
@@ -654,9 +658,17 @@ def show_video(path: str | Path, *, alt: str, caption: str) -> None:
 
     Raises:
         ValueError: if a file is missing or ``alt`` is empty.
+        DownloadError: if a film must be fetched and cannot be.
     """
     from IPython.display import display
 
-    # Colab serves no files beside the notebook, so there the film travels inside the output.
-    page = video_html(path, alt=alt, caption=caption, embed="google.colab" in sys.modules)
+    film = Path(path)
+    if not film.is_file() and (copy := download.cache(f"book/{film.parent.as_posix()}")):
+        film = copy / film.name
+        for name in (film.name, f"{film.stem}-poster.webp"):
+            load_bytes(name, copy)
+    # Jupyter serves only what lies beside the notebook, Colab not even that: elsewhere, the film
+    # travels inside the output.
+    embed = film != Path(path) or "google.colab" in sys.modules
+    page = video_html(film, alt=alt, caption=caption, embed=embed)
     display({"text/html": page, "text/plain": _require_alt(alt)}, raw=True)

@@ -2,7 +2,8 @@
 
 ``data/manifest.json`` holds one entry per file: sha256, bytes, command, config, commit, hardware,
 wall_seconds, created. A table is only read after its hash was checked against that entry, so a
-figure in the book can always be traced to the run that produced it.
+figure in the book can always be traced to the run that produced it. Where only the library is
+installed, the files are fetched when they are asked for: see :mod:`sami_tutorial.download`.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ from typing import Any
 import pandas as pd
 import torch
 
+from sami_tutorial import download
+from sami_tutorial.download import MANIFEST as MANIFEST
 from sami_tutorial.files import write_whole
-
-MANIFEST = "manifest.json"
 
 
 class ResultsError(ValueError):
@@ -30,10 +31,11 @@ class ResultsError(ValueError):
 
 
 def data_dir() -> Path:
-    """The data folder: ``$SAMI_DATA`` if set, else ``data/`` of the checkout.
+    """The data folder: ``$SAMI_DATA`` if set, else ``data/`` of the clone, else a local copy of it.
 
     Raises:
         ResultsError: if there is none.
+        DownloadError: if the copy cannot be begun.
     """
     starts = [Path.cwd().resolve(), Path(__file__).resolve()]
     candidates = [folder / "data" for start in starts for folder in (start, *start.parents)]
@@ -42,6 +44,10 @@ def data_dir() -> Path:
     for candidate in candidates:
         if (candidate / MANIFEST).is_file():
             return candidate
+    if "SAMI_DATA" not in os.environ:
+        copy = download.cache("data")
+        if copy is not None:
+            return copy
     raise ResultsError(
         "no data/manifest.json found; work in a clone of the book's repository, "
         "or set SAMI_DATA to its data folder"
@@ -114,12 +120,15 @@ def load_bytes(name: str, directory: Path | None = None) -> bytes:
 
     Raises:
         ResultsError: if it is unknown, missing or damaged.
+        DownloadError: if it must be fetched and cannot be.
     """
     directory = directory or data_dir()
     files = read_manifest(directory)["files"]
     if name not in files:
         raise ResultsError(f"{name!r} is not in {MANIFEST}; it lists {sorted(files)}")
     path = directory / name
+    if not path.is_file() and download.holds(path):
+        download.fetch(path, sha256=files[name]["sha256"])
     if not path.is_file():
         raise ResultsError(f"{path} is missing; make it again with: {files[name]['command']}")
     content = path.read_bytes()
