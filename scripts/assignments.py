@@ -40,6 +40,7 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import install_cell
 import jupytext
 import nbformat
 import yaml
@@ -56,14 +57,6 @@ NOTEBOOK_METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
 }
-
-INSTALL = """\
-import importlib.util
-
-if importlib.util.find_spec("sami_tutorial") is None:  # on Colab: fetch the book and its library
-    !git clone --quiet --depth 1 --branch {branch} {url}
-    %pip install --quiet ./{folder}
-    %cd -q {folder}/book"""
 
 CHECK = '''\
 import inspect
@@ -243,11 +236,10 @@ def student_edition(otters: NotebookNode, assignment: Assignment) -> NotebookNod
             if IGNORED_WHEN_GRADING in cell.metadata.get("tags", []):
                 cells[-1].metadata["tags"] = [IGNORED_WHEN_GRADING]
 
-    repository = yaml.safe_load((ROOT / "_config.yml").read_text())["repository"]
-    folder = repository["url"].rsplit("/", 1)[-1]
-    install = INSTALL.format(url=repository["url"], branch=repository["branch"], folder=folder)
     cells[1:1] = [
-        new_code_cell(install, metadata={"tags": [IGNORED_WHEN_GRADING]}),
+        new_code_cell(
+            install_cell.source(), metadata={"tags": ["hide-input", IGNORED_WHEN_GRADING]}
+        ),
         new_code_cell(CHECK, metadata={"tags": ["hide-input"]}),
     ]
     for index, cell in enumerate(cells):

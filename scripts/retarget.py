@@ -3,9 +3,9 @@
     python scripts/retarget.py owner/name [branch]    (`make retarget REPO=owner/name BRANCH=main`)
 
 `_config.yml` says where the book lives now. What repeats it is rewritten: addresses on GitHub and
-its pages, Colab and Binder, the install cells with the folder they clone into, and the branch that
-continuous integration publishes. Running it back restores every file, byte for byte: nothing is
-written unless that is so. Needs nothing but Python.
+its pages, Colab and Binder, the install cells, and the branch that continuous integration
+publishes. Running it back restores every file, byte for byte: nothing is written unless that is so.
+Needs nothing but Python.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ FILES = ("*.md", "*.cff", "*.toml", "*.yml", ".github/workflows/*.yml", "book/**
          "book/**/*.ipynb", "book/**/*.py")  # fmt: skip
 
 FORMS = (
-    "--branch {branch} https://github.com/{owner}/{name}",
     "github.com/{owner}/{name}/blob/{branch}/",
     "github.com/{owner}/{name}/edit/{branch}/",
     "github.com/{owner}/{name}/raw/{branch}/",
@@ -35,8 +34,6 @@ FORMS = (
     "raw.githubusercontent.com/{owner}/{name}/{branch}/",
     "{owner}.github.io/{name}",
     "badge.svg?branch={branch}",
-    "pip install --quiet ./{name}",
-    "%cd -q {name}/",
     "&& cd {name}",
     "\n  branch: {branch}",
     "branches: [{branch}]",
