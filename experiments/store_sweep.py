@@ -19,6 +19,7 @@ import pandas as pd
 from sami_tutorial.results import store_bytes, store_table
 from sami_tutorial.runs import CURVE, POLICY, RESULTS, Job
 from sami_tutorial.sweep import read_sweep
+from sami_tutorial.train import ORIGIN
 
 
 def checkpoint_name(job: Job) -> str:
@@ -44,6 +45,11 @@ def store(name: str, jobs: list[Job], command: str) -> None:
         "splits": jobs[0].splits,
         "episodes": jobs[0].episodes,
     }
+    origins = {job.name: json.loads((job.directory / ORIGIN).read_text()) for job in jobs}
+    together = {
+        key: " and ".join(sorted({origin[key] for origin in origins.values()}))
+        for key in ("commit", "hardware")
+    }
     for folder, table in {"results": results, "curves": curves}.items():
         store_table(
             f"{folder}/{name}.parquet",
@@ -51,6 +57,7 @@ def store(name: str, jobs: list[Job], command: str) -> None:
             command=command,
             config=shared,
             wall_seconds=round(float(wall.sum()), 1),
+            origin=together,
         )
     for job in jobs:
         store_bytes(
@@ -59,6 +66,7 @@ def store(name: str, jobs: list[Job], command: str) -> None:
             command=command,
             config=json.loads(job.config.to_json()),
             wall_seconds=round(float(wall[job.variant, job.config.seed]), 1),
+            origin=origins[job.name],
         )
 
 

@@ -5,6 +5,7 @@ import pytest
 
 from sami_tutorial.results import (
     ResultsError,
+    current_origin,
     data_dir,
     load_bytes,
     load_table,
@@ -16,13 +17,14 @@ from sami_tutorial.results import (
 TABLE = pd.DataFrame({"seed": [0, 1], "episode_return": [1.5, 2.5]})
 
 
-def store(directory):
+def store(directory, origin=None):
     return store_table(
         "curves/x.parquet",
         TABLE,
         command="make x",
         config={"seeds": [0, 1]},
         wall_seconds=2.0,
+        origin=origin,
         directory=directory,
     )
 
@@ -35,6 +37,20 @@ def test_round_trip_with_provenance(tmp_path):
     assert entry["bytes"] == path.stat().st_size
     assert {"commit", "hardware", "wall_seconds", "created"} <= set(entry)
     assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_the_origin_is_that_of_the_runs(tmp_path):
+    store(tmp_path)
+    now = current_origin()
+    assert provenance("curves/x.parquet", tmp_path).items() >= now.items()
+    then = {"commit": "a1b2c3", "hardware": "an older machine"}
+    store(tmp_path, then)
+    assert provenance("curves/x.parquet", tmp_path).items() >= then.items()
+
+
+def test_the_commit_is_unknown_without_git(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    assert current_origin()["commit"] == "unknown"
 
 
 def test_a_changed_missing_or_unknown_file_is_refused(tmp_path):

@@ -18,6 +18,7 @@ import pytest
 
 from sami_tutorial import sweep as sweeps
 from sami_tutorial.cli import main
+from sami_tutorial.results import current_origin
 from sami_tutorial.runs import evaluate_run, jobs_to_line, open_run
 from sami_tutorial.sweep import SweepError, populations, read_sweep, run_sweep
 from sami_tutorial.train import recipe, train
@@ -206,6 +207,9 @@ def test_a_run_is_trained_and_evaluated_as_by_hand(tmp_path, capsys):
     curve = pd.read_parquet(job.directory / "curve.parquet")
     assert curve["critic_loss"].equals(trained.curve["critic_loss"])
     assert set(curve["method"]) == {"plain"} and set(curve["split"]) == {"train"}
+
+    origin = json.loads((job.directory / "origin.json").read_text())
+    assert origin == current_origin() and origin["commit"] != "unknown"
 
     assert main(command) == 0  # skipped: no process is started
     assert "1 runs, 1 of them finished before" in capsys.readouterr().out

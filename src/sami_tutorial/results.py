@@ -61,9 +61,10 @@ def store_table(
     command: str,
     config: dict[str, Any],
     wall_seconds: float,
+    origin: dict[str, str] | None = None,
     directory: Path | None = None,
 ) -> Path:
-    """Writes ``table`` as Parquet below the data folder and enters it in the manifest."""
+    """Writes ``table`` as Parquet below the data folder; see :func:`store_bytes`."""
     buffer = io.BytesIO()
     table.to_parquet(buffer, index=False)
     return store_bytes(
@@ -72,6 +73,7 @@ def store_table(
         command=command,
         config=config,
         wall_seconds=wall_seconds,
+        origin=origin,
         directory=directory,
     )
 
@@ -83,6 +85,7 @@ def store_bytes(
     command: str,
     config: dict[str, Any],
     wall_seconds: float,
+    origin: dict[str, str] | None = None,
     directory: Path | None = None,
 ) -> Path:
     """Writes a file below the data folder and enters it in the manifest; both atomically.
@@ -93,6 +96,7 @@ def store_bytes(
         command: what reproduces it.
         config: every setting of the run, seeds included.
         wall_seconds: of the runs behind it.
+        origin: what :func:`current_origin` said when the runs began; default: what it says now.
         directory: the data folder, if not :func:`data_dir`.
     """
     directory = directory or data_dir()
@@ -105,8 +109,7 @@ def store_bytes(
         "bytes": len(content),
         "command": command,
         "config": config,
-        "commit": current_commit(),
-        "hardware": hardware(),
+        **(origin or current_origin()),
         "wall_seconds": wall_seconds,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
@@ -158,14 +161,25 @@ def read_manifest(directory: Path) -> dict[str, Any]:
     return json.loads(path.read_text()) if path.exists() else {"files": {}}
 
 
+def current_origin() -> dict[str, str]:
+    """The code and the machine that a run which begins now comes from."""
+    return {"commit": current_commit(), "hardware": hardware()}
+
+
 def current_commit() -> str:
-    """The checkout's commit, with ``+changes`` if src/ or experiments/ differ from it."""
+    """The commit of the library, with ``+changes`` if the clone's src/ or experiments/ differ."""
+    installed = download.origin()
+    if installed is not None:
+        return installed[1]
     root = Path(__file__).resolve().parents[2]
 
     def git(*arguments: str) -> str:
-        result = subprocess.run(
-            ["git", "-C", str(root), *arguments], capture_output=True, text=True
-        )
+        try:
+            result = subprocess.run(
+                ["git", "-C", str(root), *arguments], capture_output=True, text=True
+            )
+        except OSError:  # no git on this machine
+            return ""
         return result.stdout.strip() if result.returncode == 0 else ""
 
     commit = git("rev-parse", "HEAD")

@@ -44,6 +44,7 @@ from sami_tutorial.files import write_whole
 from sami_tutorial.lock import exclusive
 from sami_tutorial.population import stack, stack_agents
 from sami_tutorial.replay import Episodes, Replay
+from sami_tutorial.results import current_origin
 from sami_tutorial.sac import SAC, SACConfig
 from sami_tutorial.sampling import (
     ContrastiveBatch,
@@ -55,6 +56,7 @@ from sami_tutorial.sampling import (
 CHECKPOINT = "checkpoint.safetensors"
 EXPLODED = 1e8  # no logged quantity comes near it in a healthy run
 CONFIG = "config.json"
+ORIGIN = "origin.json"
 
 
 class TrainingDiverged(RuntimeError):
@@ -566,7 +568,8 @@ def train(
 
     Args:
         config: the run.
-        run_dir: where to keep ``config.json`` and the checkpoint; ``None`` keeps nothing.
+        run_dir: where to keep ``config.json``, the checkpoint, and ``origin.json`` (the commit and
+            the hardware that the run began with); ``None`` keeps nothing.
         checkpoint_seconds: least time between two checkpoints; one is always written at the end.
         progress: whether to print the memory that the run needs and to show a progress bar.
         on_round: called after every round, e.g. to draw a live curve.
@@ -732,5 +735,6 @@ def _claim(directory: Path, config: TrainConfig) -> str:
                 "choose another directory, or delete this one"
             )
         return text
+    write_whole(directory / ORIGIN, json.dumps(current_origin()).encode())
     write_whole(path, config.to_json().encode())
     return config.to_json()
