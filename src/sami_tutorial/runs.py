@@ -1,7 +1,7 @@
 """A run's directory, from config to tables.
 
-``sami train`` leaves ``config.json``, ``origin.json`` and two checkpoints in it. A run of a sweep is
-trained and evaluated, and adds ``policy.safetensors``, ``curve.parquet`` and, last,
+``sami train`` leaves ``config.json``, ``origin.json`` and two checkpoints in it. A run of a sweep
+is trained and evaluated, and adds ``policy.safetensors``, ``curve.parquet`` and, last,
 ``results.parquet``: a run that has the last one is finished.
 
 ``python -m sami_tutorial.runs`` completes the runs that it is told on standard input; it is what
