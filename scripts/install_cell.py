@@ -25,7 +25,7 @@ from importlib.metadata import version
 
 if importlib.util.find_spec("sami_tutorial") is None:
     print("Installing the book's library; this takes about half a minute ...", end=" ", flush=True)
-    pip = [sys.executable, "-m", "pip", "install", "--quiet"]
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-compile"]
     pip += ["git+{url}@{branch}"]
     kept = [name for name in ("numpy", "torch") if importlib.util.find_spec(name)]
     pip += [f"{{name}}=={{version(name)}}" for name in kept]
