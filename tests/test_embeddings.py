@@ -6,16 +6,26 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 
+from sami_tutorial.agents import FrozenPolicy
 from sami_tutorial.embeddings import (
     cluster_agreement,
+    islands,
     pca,
     probe_labels,
     probe_values,
+    record,
+    settling_time,
     silhouette,
     tsne,
     umap,
 )
+from sami_tutorial.envs import task_sets
+from sami_tutorial.evaluate import EVALUATION_SEED, evaluate
+from sami_tutorial.results import load_bytes
+
+CUBE = "sami/CubeMove-v0"
 
 
 def blobs(per=20, distance=12.0, dimensions=6, seed=0):
@@ -174,6 +184,57 @@ def test_clusters_agree_with_labels_whatever_they_are_called():
     assert 0.5 < cluster_agreement(x, labels, seed=0, clusters=6) < 0.95
 
 
+def test_islands_are_dense_regions_and_nothing_is_said_of_their_number():
+    x, labels = blobs(per=30, distance=40.0)
+    found = islands(x, smallest=10)
+    assert found.max() == 2
+    for island in range(3):  # each island has one label, though its number is arbitrary
+        assert len(set(labels[found == island])) == 1
+    lonely = np.vstack([x, np.full((1, 6), 500.0)])
+    assert islands(lonely, smallest=10)[-1] == -1
+    assert islands(np.random.default_rng(0).normal(size=(200, 6)), smallest=20).max() < 1
+
+
+# ---------------------------------------------------------------------- paths
+
+
+def test_settling_time_by_hand():
+    """Distances to the end: 3 2 1 0 | 0.5 2 0.5 0, out again | 0 0 0 0, never away | 3 3 3 0."""
+    path = np.array([[3, 2, 1, 0], [0.5, 2, 0.5, 0], [0, 0, 0, 0], [3, 3, 3, 0]])[..., None]
+    assert settling_time(path, 1.0).tolist() == [2, 2, 0, 3]
+    assert settling_time(path, 2.5).tolist() == [1, 0, 0, 3]
+    # Two coordinates: the distance counts, not one of them; and where the end lies does not matter.
+    plane = np.array([[[3.0, 4.0], [0.6, 0.8], [0.0, 0.0]]]) + 7
+    assert settling_time(plane, 0.9).tolist() == [2]
+    assert settling_time(plane, 1.1).tolist() == [1]
+
+
+def test_what_is_recorded_is_what_the_evaluation_plays():
+    """More episodes than run side by side, so that two parts have to be joined."""
+    policy = FrozenPolicy(load_bytes("checkpoints/cubemove_methods/tesac/seed0.safetensors"))
+    contexts = task_sets(CUBE).train
+    jobs = [(context, k) for context in contexts for k in range(20)]
+    played = record(policy, CUBE, [c for c, _ in jobs], [EVALUATION_SEED + k for _, k in jobs])
+    table = evaluate(policy, CUBE, contexts, episodes=20, method="tesac")
+    assert played.observation.shape == (300, 41, 5) and played.embedding.shape == (300, 41, 6)
+    assert np.allclose(played.reward.sum(axis=1), table["episode_return"], atol=1e-4)
+    assert (played.final_info["skill"] == table["skill"]).all()
+    # c_t is what the encoder makes of everything before and of s_t itself.
+    s, a, r = (torch.as_tensor(x[:9]) for x in played[:3])
+    with torch.no_grad():
+        c = policy.agent.encoder(policy.agent.standardize(s), a, r)
+    assert np.allclose(c.numpy(), played.embedding[:9], atol=1e-5)
+
+
+def test_record_wants_an_encoder_and_a_seed_for_each_context():
+    plain = FrozenPolicy(load_bytes("checkpoints/cubemove_methods/sac/seed0.safetensors"))
+    with pytest.raises(ValueError, match="policy has no encoder"):
+        record(plain, CUBE, task_sets(CUBE).train[:1], [0])
+    policy = FrozenPolicy(load_bytes("checkpoints/cubemove_methods/tesac/seed0.safetensors"))
+    with pytest.raises(ValueError, match="contexts has 2 entries and seeds 1"):
+        record(policy, CUBE, task_sets(CUBE).train[:2], [0])
+
+
 # ---------------------------------------------------------------------- bad input
 
 
@@ -197,6 +258,10 @@ def test_clusters_agree_with_labels_whatever_they_are_called():
         (lambda x, y, g: silhouette(x, np.arange(60)), "labels names 60 embeddings differently"),
         (lambda x, y, g: silhouette(x, y[1:]), r"labels has shape \(59,\)"),
         (lambda x, y, g: cluster_agreement(x, y, seed=0, clusters=1), "clusters is 1"),
+        (lambda x, y, g: islands(x, smallest=1), "smallest is 1; .*from 2 to 60"),
+        (lambda x, y, g: settling_time(x, 1.0), r"path has shape \(60, 6\)"),
+        (lambda x, y, g: settling_time(x[:, :, None], 0), "radius is 0"),
+        (lambda x, y, g: settling_time(np.full((1, 2, 2), np.nan), 1.0), "path holds NaN"),
     ],
 )
 def test_bad_input_is_rejected_by_name(call, named):

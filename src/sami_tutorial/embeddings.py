@@ -1,30 +1,36 @@
 """Looking at embeddings, and measuring what they hold, so that no picture stands alone.
 
-A picture in two dimensions suggests clusters; numbers say what is there. Three kinds:
+:func:`record` lets a stored policy play and keeps its embeddings. A picture in two dimensions
+suggests clusters; numbers say what is there. Four kinds:
 
 * **projections** to two coordinates: :func:`pca`, :func:`tsne`, :func:`umap`;
 * **linear probes**: can a label or a number be read off the embedding of an episode whose task was
   held out? :func:`probe_labels`, :func:`probe_values`;
-* **agreement of geometry and labels**: :func:`silhouette`, :func:`cluster_agreement`.
+* **agreement of geometry and labels**: :func:`silhouette`, :func:`cluster_agreement`,
+  :func:`islands`;
+* **the path within an episode**: :func:`settling_time`.
 
 A probe tests on whole groups that it never saw. Without that, an embedding that merely tells tasks
 apart would seem to hold everything that differs between tasks.
 
 Sources: t-SNE, van der Maaten and Hinton (2008); UMAP, McInnes et al., arXiv 1802.03426;
-silhouette, Rousseeuw (1987); adjusted mutual information, Vinh et al. (2010); probes, Alain and
-Bengio, arXiv 1610.01644. All computed by scikit-learn and umap-learn. Used from chapter 4, *A
-context encoder*, on.
+silhouette, Rousseeuw (1987); adjusted mutual information, Vinh et al. (2010); HDBSCAN, Campello et
+al. (2013); probes, Alain and Bengio, arXiv 1610.01644. All computed by scikit-learn and umap-learn.
+Used from chapter 4, *A context encoder*, on; silhouette and adjusted mutual information are built
+by hand in chapter 13, *What the embedding knows*.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import sklearn
+from gymnasium.vector import VectorEnv
 from numpy.typing import ArrayLike, NDArray
-from sklearn.cluster import KMeans
+from sklearn.cluster import HDBSCAN, KMeans
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression, RidgeCV
 from sklearn.manifold import TSNE
@@ -33,10 +39,105 @@ from sklearn.model_selection import GroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from sami_tutorial.agents import FrozenPolicy
+from sami_tutorial.context_sac import ContextSAC
+from sami_tutorial.envs import Context, get_task, make_vec
+
 Array = NDArray[np.float64]
 
 RIDGES = np.logspace(-3, 3, 7)
 """Strengths of the ridge penalty among which a regression probe chooses, on its training part."""
+
+
+class Trajectories(NamedTuple):
+    """Whole episodes of one policy, and the embedding that it had at every time.
+
+    ``embedding[:, t]`` is c_t: what the policy knew when it saw ``observation[:, t]``.
+    """
+
+    observation: NDArray[np.float32]  # (N, T+1, S)
+    action: NDArray[np.float32]  # (N, T, A)
+    reward: NDArray[np.float32]  # (N, T)
+    embedding: NDArray[np.float32]  # (N, T+1, D)
+    final_info: dict[str, NDArray[Any]]  # of the last step; each entry has shape (N,)
+
+
+def record(
+    policy: FrozenPolicy,
+    env: str,
+    contexts: Sequence[Context],
+    seeds: Sequence[int],
+    *,
+    env_options: dict[str, Any] | None = None,
+) -> Trajectories:
+    """One episode in each context, with the policy's mean action and without updates.
+
+    Args:
+        policy: with an encoder.
+        env: a Gymnasium id.
+        contexts: the task of each episode.
+        seeds: the seed of each episode.
+        env_options: further options of the environment.
+
+    Raises:
+        ValueError: for a policy without an encoder, no episodes, or not one seed for each context.
+    """
+    if not isinstance(policy.agent, ContextSAC):
+        raise ValueError("policy has no encoder; give one of a method that sees s and c")
+    if not contexts or len(contexts) != len(seeds):
+        raise ValueError(
+            f"contexts has {len(contexts)} entries and seeds {len(seeds)}; give one seed for each "
+            "of at least one context"
+        )
+    side_by_side = get_task(env).side_by_side
+    parts = [
+        _play(
+            policy.agent,
+            make_vec(env, len(contexts[i : i + side_by_side]), **(env_options or {})),
+            contexts[i : i + side_by_side],
+            seeds[i : i + side_by_side],
+        )
+        for i in range(0, len(contexts), side_by_side)
+    ]
+    infos = [part.final_info for part in parts]
+    return Trajectories(
+        np.concatenate([part.observation for part in parts]),
+        np.concatenate([part.action for part in parts]),
+        np.concatenate([part.reward for part in parts]),
+        np.concatenate([part.embedding for part in parts]),
+        {name: np.concatenate([info[name] for info in infos]) for name in infos[0]},
+    )
+
+
+def _play(
+    agent: ContextSAC, env: VectorEnv, contexts: Sequence[Context], seeds: Sequence[int]
+) -> Trajectories:
+    """Episodes side by side; all of this library's last equally long."""
+    observation, _ = env.reset(seed=list(seeds), options={"context": list(contexts)})  # type: ignore[arg-type]
+    agent.begin(observation)
+    observations, actions, rewards = [observation], [], []
+    embeddings = [agent.memory.embedding.numpy()]
+    last = False
+    while not last:
+        action = agent.act(observation, deterministic=True)
+        observation, reward, terminated, truncated, info = env.step(action)
+        last = bool((terminated | truncated).any())
+        if last:
+            observation = np.stack(info["final_obs"])
+        agent.observe(action, reward, observation)
+        observations.append(observation)
+        actions.append(action)
+        rewards.append(reward.astype(np.float32))
+        embeddings.append(agent.memory.embedding.numpy())
+    env.close()
+    final = {name: each for name, each in info["final_info"].items() if not name.startswith("_")}
+    return Trajectories(
+        np.stack(observations, axis=1, dtype=np.float32, casting="same_kind"),
+        np.stack(actions, axis=1, dtype=np.float32, casting="same_kind"),
+        np.stack(rewards, axis=1),
+        np.stack(embeddings, axis=1),
+        final,
+    )
 
 
 @dataclass(frozen=True)
@@ -244,6 +345,54 @@ def cluster_agreement(
         raise ValueError(f"clusters is {clusters}; give an integer from 2 to {len(x)}")
     found = KMeans(n_clusters=clusters, n_init=10, random_state=seed).fit_predict(x)
     return float(adjusted_mutual_info_score(y, found))
+
+
+def islands(coordinates: ArrayLike, *, smallest: int) -> NDArray[np.intp]:
+    """Clumps as an eye finds them: dense regions of any shape, set apart by sparse ones (HDBSCAN).
+
+    Unlike k-means it is not told how many there are, and there may be none.
+
+    Args:
+        coordinates: shape (N, D), a picture's or an embedding's.
+        smallest: the fewest points that make an island, from 2 to N.
+
+    Returns:
+        Shape (N,): the number of each point's island from 0 on, or -1 for a point between islands.
+
+    Raises:
+        ValueError: for a shape that does not fit, NaN or infinity, or ``smallest`` out of range.
+    """
+    x = _embedding(coordinates, least=3)
+    if not 2 <= smallest <= len(x):
+        raise ValueError(f"smallest is {smallest}; give an integer from 2 to {len(x)}")
+    return HDBSCAN(min_cluster_size=smallest, copy=True).fit_predict(x)
+
+
+def settling_time(path: ArrayLike, radius: float) -> NDArray[np.intp]:
+    """After how many steps each path is within ``radius`` of its end for good.
+
+    Args:
+        path: shape (N, T+1, D), one path per episode.
+        radius: Euclidean, positive.
+
+    Returns:
+        Shape (N,): the first t of which it holds that from t on all points of the path lie within
+        ``radius`` of its last one; 0 for a path that never leaves, T for one that arrives last.
+
+    Raises:
+        ValueError: for a shape that does not fit, NaN or infinity, or a radius that is not
+            positive.
+    """
+    x = np.asarray(path, dtype=np.float64)
+    if x.ndim != 3 or 0 in x.shape:
+        raise ValueError(f"path has shape {x.shape}; give (N, T+1, D)")
+    if not np.isfinite(x).all():
+        raise ValueError("path holds NaN or infinity; drop those episodes or fix what made them")
+    if not radius > 0:
+        raise ValueError(f"radius is {radius}; give a positive distance")
+    outside = np.linalg.norm(x - x[:, -1:], axis=2) > radius  # (N, T+1), False at the end
+    still_inside = np.cumsum(outside[:, ::-1], axis=1) == 0  # counted from the end
+    return x.shape[1] - still_inside.sum(axis=1)
 
 
 def _embedding(embedding: ArrayLike, least: int) -> Array:
