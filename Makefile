@@ -38,7 +38,7 @@ OTTER_READY = $(OTTER)/.ready-$(OTTER_KEY)
 # Two processes of one thread each are faster than one process of two threads.
 export OMP_NUM_THREADS = 1
 
-.PHONY: help setup book test notebooks serve lab lint format linkcheck panda scale otter assignments grade retarget lock clean clean-all
+.PHONY: help setup book pdf test notebooks serve lab lint format linkcheck panda scale otter assignments grade retarget lock clean clean-all
 
 help:  ## list these targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -55,6 +55,10 @@ test: $(READY)  ## run the tests, those of the built book too (in Chromium, wher
 
 notebooks: $(READY)  ## run the notebooks of book/ again, in place (ONLY=02 for one of them)
 	$(BIN)/python scripts/execute_notebooks.py --workers $(WORKERS) $(if $(ONLY),--only "$(ONLY)")
+
+pdf: book  ## print the built book into one PDF, _build/html/skill-aware-mutual-information.pdf
+	$(BIN)/python scripts/make_pdf.py
+	@$(MAKE) --no-print-directory book
 
 serve: book  ## build the book and serve it on this machine
 	@echo "http://localhost:$(PORT) (Ctrl-C stops it)"

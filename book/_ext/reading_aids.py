@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import ast
 import fnmatch
-import hashlib
 import html
 import json
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,9 +24,13 @@ from sphinx.util import logging
 
 from sami_tutorial.figures import PLOTLY_MIME
 
+sys.path.append(str(Path(__file__).parents[2] / "scripts"))
+from notebook_status import STATUS, code_hash
+
 LOGGER = logging.getLogger(__name__)
 MARKER = re.compile(r"<!-- made by the build: (\w+) -->")
 GLOSSARY = "book/glossary"
+PDF = "skill-aware-mutual-information.pdf"  # written into the site by scripts/make_pdf.py
 LINK = re.compile(
     r'<a class="reference internal" href="(?:glossary\.html)?#([^"]+)">(.*?)</a>', re.S
 )
@@ -266,17 +270,10 @@ def figure_index(root: Path) -> str:
 # The status of the notebooks
 
 
-def code_hash(notebook: Path) -> str:
-    """Of the code alone: text and outputs may change without another run."""
-    cells = nbformat.read(notebook, as_version=4).cells
-    code = "\0".join(cell.source for cell in cells if cell.cell_type == "code")
-    return hashlib.sha256(code.encode()).hexdigest()
-
-
 def status(root: Path) -> str:
     """A table with the last recorded run of every notebook, as Markdown."""
-    file = root / "book" / "_status.json"
-    runs = json.loads(file.read_text()) if file.exists() else {}
+    file = root / "book" / STATUS
+    runs = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
     rows = ["| notebook | run time | memory | code since then |", "|---|---|---|---|"]
     versions: dict[tuple[tuple[str, str], ...], list[str]] = {}
     for path in notebooks(root):
@@ -291,7 +288,7 @@ def status(root: Path) -> str:
         )
         key = tuple((each, run["versions"].get(each, "-")) for each in SHOWN_VERSIONS)
         versions.setdefault((*key, ("on", run["machine"])), []).append(title(path))
-    rows += ["", "**Versions.** ", ""]
+    rows += ["", "The versions behind these runs:", ""] if versions else [""]
     for used, titles in versions.items():
         listed = ", ".join(f"{package} {version}" for package, version in used)
         who = "All of them" if len(versions) == 1 else ", ".join(titles)
@@ -353,12 +350,17 @@ def library_map(root: Path) -> str:
     imports = module_imports(source)
     parts = []
     for height, layer in enumerate(floors(imports)):
-        parts += [f"## Floor {height}", "", "| file | what it is | imports |", "|---|---|---|"]
+        head = ["| file | what it is | imports |", "|---|---|---|"]
+        if height == 0:
+            head = ["| file | what it is |", "|---|---|"]
+        parts += [f"## Floor {height}", "", *head]
         for name in layer:
             text = (source / name).read_text(encoding="utf-8")
             first = (ast.get_docstring(ast.parse(text)) or "").split("\n\n")[0]
-            needs = ", ".join(f"`{each}`" for each in sorted(imports[name])) or "none"
-            parts.append(f"| `{name}` | {' '.join(first.split()).replace('``', '`')} | {needs} |")
+            row = f"| `{name}` | {' '.join(first.split()).replace('``', '`')} |"
+            if imports[name]:
+                row += f" {', '.join(f'`{each}`' for each in sorted(imports[name]))} |"
+            parts.append(row)
         parts.append("")
     return "\n".join(parts)
 
@@ -378,10 +380,14 @@ def fill_page(app: Sphinx, docname: str, source: list[str]) -> None:
 def made_pages(
     app: Sphinx, env: BuildEnvironment, added: set[str], changed: set[str], removed: set[str]
 ) -> list[str]:
-    """The pages with such a comment: what they are made of may have changed without them."""
+    """The pages with such a comment, as what they are made of may have changed without them.
+
+    And the front page if there is a PDF, which it links to.
+    """
     pages = (Path(env.doc2path(name)) for name in env.found_docs if name.startswith("book/"))
     texts = {path: path.read_text(encoding="utf-8") for path in pages if path.suffix == ".md"}
-    return [f"book/{path.stem}" for path, text in texts.items() if MARKER.search(text)]
+    made = [f"book/{path.stem}" for path, text in texts.items() if MARKER.search(text)]
+    return [*made, *([app.config.root_doc] if Path(app.outdir, PDF).exists() else [])]
 
 
 def finish_page(
@@ -392,6 +398,9 @@ def finish_page(
     if not body or not pagename.startswith("book/"):
         return
     body = number_figures(body)
+    if pagename == app.config.root_doc and Path(app.outdir, PDF).exists():
+        address = context["pathto"](PDF, 1)
+        body += f'<p class="sami-pdf"><a href="{address}">The whole book as one PDF</a></p>'
     if pagename != GLOSSARY:
         text = Path(app.env.doc2path(GLOSSARY)).read_text(encoding="utf-8")
         body = with_definitions(body, read_glossary(text))
