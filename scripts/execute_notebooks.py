@@ -4,7 +4,8 @@
 
 A notebook is written back only when it ran to its end without an error, without a word on standard
 error, within the time and the memory. Metadata that changes with the machine or the editor is
-dropped, so that a diff shows what changed in the book.
+dropped, so that a diff shows what changed in the book. How long a run took, and with which
+versions, is noted for the book's status page.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ import psutil
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from nbformat import NotebookNode
+from notebook_status import record
 from tqdm import tqdm
 
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
@@ -231,6 +233,8 @@ def main() -> int:
         for future in as_completed([pool.submit(execute, path, budget) for path in paths]):
             report = future.result()
             failed += bool(report.problems)
+            if not report.problems:
+                record(report.path, report.seconds, report.peak_bytes)
             bar.write(str(report))
             bar.update()
     return int(failed > 0)
