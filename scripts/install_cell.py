@@ -24,6 +24,8 @@ import sys
 from importlib.metadata import version
 
 if importlib.util.find_spec("sami_tutorial") is None:
+    if sys.version_info < (3, 11):
+        raise RuntimeError("The book needs Python 3.11 or newer: choose another kernel.")
     print("Installing the book's library; this takes about half a minute ...", end=" ", flush=True)
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-compile"]
     pip += ["git+{url}@{branch}"]
@@ -33,9 +35,8 @@ if importlib.util.find_spec("sami_tutorial") is None:
     importlib.invalidate_caches()
     if done.returncode != 0:
         raise RuntimeError(
-            f"{{done.stderr}}\\nThe book's library is not installed; pip says why. It needs Python "
-            f"3.11 or newer (this is {{sys.version.split()[0]}}), git, the network and 2 GB of "
-            "disk. Put that right and run this cell again."
+            f"{{done.stderr}}\\nThe book's library is not installed; pip says why. It needs git, the "
+            "network and 2 GB of disk. Put that right and run this cell again."
         )
     print("done.")
 

@@ -73,8 +73,14 @@ def test_a_failure_says_what_pip_said_and_what_to_do(pip) -> None:
         run()
     message = str(caught.value)
     assert "No space left on device" in message
-    assert "Python 3.11 or newer" in message and sys.version.split()[0] in message
     assert "network" in message and "disk" in message and "run this cell again" in message
+
+
+def test_a_python_that_is_too_old_is_refused_before_anything_is_fetched(pip, monkeypatch) -> None:
+    monkeypatch.setattr(sys, "version_info", (3, 9, 18))
+    with pytest.raises(RuntimeError, match=r"Python 3\.11 or newer: choose another kernel"):
+        run()
+    assert pip.calls == []
 
 
 def test_it_is_written_into_a_notebook_once() -> None:
