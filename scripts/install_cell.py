@@ -35,8 +35,8 @@ if importlib.util.find_spec("sami_tutorial") is None:
     importlib.invalidate_caches()
     if done.returncode != 0:
         raise RuntimeError(
-            f"{{done.stderr}}\\nThe book's library is not installed; pip says why. It needs git, the "
-            "network and 2 GB of disk. Put that right and run this cell again."
+            f"{{done.stderr}}\\nThe book's library is not installed; pip says why. It needs git, "
+            "the network and 2 GB of disk. Put that right and run this cell again."
         )
     print("done.")
 
