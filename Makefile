@@ -10,6 +10,8 @@
 #   PORT     `make serve` (8000)
 #   SUBMISSIONS, OUT   `make grade`: a folder of notebooks, and the table to write (grades.csv)
 #   REPO, BRANCH       `make retarget`: owner/name of a fork, and its branch (main)
+#   COLD     `make colab-test`: the environment that is copied for each notebook (.venv-cold)
+#   CHANGED  `make colab-test`: a commit; only the notebooks that differ from it are run
 #   VARIANT  `make assignments`: a whole number; another one changes the questions' numbers (0)
 
 PYTHON =
@@ -22,6 +24,8 @@ SUBMISSIONS =
 OUT = grades.csv
 REPO =
 BRANCH = main
+COLD = .venv-cold
+CHANGED =
 
 VENV = .venv
 OTTER = .venv-otter
@@ -34,11 +38,12 @@ KEY := $(shell (pwd; cat requirements/lock.txt pyproject.toml) | cksum | cut -d 
 READY = $(VENV)/.ready-$(KEY)
 OTTER_KEY := $(shell (pwd; cat requirements/otter.txt pyproject.toml) | cksum | cut -d ' ' -f 1)
 OTTER_READY = $(OTTER)/.ready-$(OTTER_KEY)
+COLD_READY = $(COLD)/.ready
 
 # Two processes of one thread each are faster than one process of two threads.
 export OMP_NUM_THREADS = 1
 
-.PHONY: help setup book pdf test notebooks serve lab lint format linkcheck panda scale otter assignments grade retarget lock clean clean-all
+.PHONY: help setup book pdf test notebooks serve lab lint format linkcheck colab-test panda scale otter assignments grade retarget lock clean clean-all
 
 help:  ## list these targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -79,6 +84,10 @@ format: $(READY)  ## put style right where that can be done automatically
 linkcheck: $(READY)  ## follow every link of the book (needs the network)
 	$(BIN)/jupyter-book build --builder linkcheck .
 
+colab-test: $(READY) $(COLD_READY)  ## run notebooks as on Colab: Python 3.13, no clone (ONLY=02)
+	$(BIN)/python scripts/cold_test.py --python $(COLD)/bin/python \
+	  $(if $(ONLY),--only "$(ONLY)") $(if $(CHANGED),--changed "$(CHANGED)")
+
 panda: $(READY)  ## add the Panda tasks' simulator to .venv
 	$(PIP) install --no-deps --only-binary :all: -r requirements/panda.txt
 
@@ -105,8 +114,8 @@ lock: $(READY)  ## resolve pyproject.toml into requirements/ again (maintainers)
 clean:  ## delete what was built
 	rm -rf _build build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis src/*.egg-info
 
-clean-all: clean  ## delete what was built, .venv and .venv-otter
-	rm -rf $(VENV) $(OTTER)
+clean-all: clean  ## delete what was built, .venv, .venv-otter and .venv-cold
+	rm -rf $(VENV) $(OTTER) .venv-cold
 
 # A virtual environment that is there and usable is kept and brought up to date.
 $(READY):
@@ -128,4 +137,12 @@ $(OTTER_READY):
 	$(OTTER)/bin/python -m pip --disable-pip-version-check install --no-deps \
 	  --no-build-isolation --editable .
 	@rm -f $(OTTER)/.ready-*
+	@touch $@
+
+# What Colab has today, in the newest versions: never locked, and never with the book's library.
+$(COLD_READY): requirements/colab.txt
+	@python=$$(sh scripts/find_python.sh "$(or $(PYTHON),python3.13)") && \
+	  echo "$$python -m venv $(COLD)" && "$$python" -m venv --clear $(COLD)
+	$(COLD)/bin/python -m pip --disable-pip-version-check install --upgrade $(TORCH_INDEX) \
+	  -r requirements/colab.txt
 	@touch $@

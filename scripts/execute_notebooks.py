@@ -173,6 +173,27 @@ def write(notebook: NotebookNode, path: Path) -> None:
         partial.unlink(missing_ok=True)
 
 
+def run(client: NotebookClient, path: Path, budget: Budget, **start: object) -> Report:
+    """Run a client's notebook within a budget; ``start`` goes to its kernel."""
+    report = Report(path)
+    watch = Watch(client, budget)
+    watch.start()
+    begin = time.monotonic()
+    try:
+        client.execute(**start)
+    except CellExecutionError as error:
+        report.problems.append(ANSI.sub("", str(error)).strip())
+    except RuntimeError as error:  # the kernel died, while it started or while it ran
+        report.problems.append(watch.exceeded or str(error))
+    finally:
+        watch.stop()
+        report.seconds = time.monotonic() - begin
+        report.peak_bytes = watch.peak_bytes
+    if not report.problems:
+        report.problems += problems(client.nb)
+    return report
+
+
 def execute(path: Path, budget: Budget) -> Report:
     """Run one notebook in a fresh kernel, in its own folder, and write it back if all is well."""
     notebook = nbformat.read(path, as_version=4)
@@ -186,22 +207,7 @@ def execute(path: Path, budget: Budget) -> Report:
         record_timing=False,
         store_widget_state=False,
     )
-    report = Report(path)
-    watch = Watch(client, budget)
-    watch.start()
-    start = time.monotonic()
-    try:
-        client.execute()
-    except CellExecutionError as error:
-        report.problems.append(ANSI.sub("", str(error)).strip())
-    except RuntimeError as error:  # the kernel died, while it started or while it ran
-        report.problems.append(watch.exceeded or str(error))
-    finally:
-        watch.stop()
-        report.seconds = time.monotonic() - start
-        report.peak_bytes = watch.peak_bytes
-    if not report.problems:
-        report.problems += problems(notebook)
+    report = run(client, path, budget)
     if not report.problems:
         write(normalise(notebook), path)
     return report
