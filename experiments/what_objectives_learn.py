@@ -1,6 +1,7 @@
 """What each objective learns from fixed data: K, distractors and the mix of skills, ten seeds each.
 
     python experiments/what_objectives_learn.py                        # about an hour on one core
+    python experiments/what_objectives_learn.py --coarse               # without levels in between
     python experiments/what_objectives_learn.py --seeds 0 --runs-only  # one seed, store nothing
 
 A seed draws everything anew: the distractors, the starts of all trials, the encoder, the batches;
@@ -69,24 +70,25 @@ class Setting:
     ranks: str = "return"  # or "chance", or "residual"
 
 
-def settings() -> list[Setting]:
-    """All cells; neighbours share their data."""
+def settings(coarse: bool) -> list[Setting]:
+    """All cells; neighbours share their data. The levels between the ends of an axis come last."""
     pair, three = ("ccm", "satesac"), ("ccm", "satesac", "random")
     found = [Setting(name) for name in (*CONTRASTS, "critic", "random")]
     found += [Setting("satesac", ranks=ranks) for ranks in ("chance", "residual")]
     found += [Setting(name, blind=("closure",)) for name in three]
-    found += [Setting(name, num_samples=k) for k in (64, 2, 16) for name in pair]
     # The mix: a habit, and (right_share) a choice that is good already
     found += [Setting(name, push_share=0.9) for name in three]
-    found += [Setting(name, right_share=0.9) for name in three]
     found += [Setting(name, distractors=8) for name in three]
     found += [Setting(name, distractors=0) for name in three]
-    found += [Setting(name, push_share=0.7) for name in pair]
-    found += [Setting(name, distractors=2) for name in pair]
+    found += [Setting(name, num_samples=k) for k in (2, 64, 16) for name in pair]
+    found += [Setting(name, right_share=0.9) for name in three]
+    if coarse:
+        return found
+    found += [Setting(name, push_share=share) for share in (0.7, 0.8, 0.6) for name in pair]
+    found += [Setting(name, distractors=distractors) for distractors in (2, 1) for name in pair]
     found += [Setting(name, num_samples=k) for k in (8, 32) for name in pair]
-    found += [Setting(name, push_share=share) for share in (0.8, 0.6) for name in pair]
-    found += [Setting(name, distractors=1) for name in pair]
     found += [Setting(name, push_share=0.9) for name in ("saccm", "critic")]
+    found += [Setting(name, distractors=8) for name in ("saccm", "critic")]
     return found
 
 
@@ -264,6 +266,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--run-dir", type=Path, default=Path(f"runs/{NAME}"))
     parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
+    parser.add_argument("--coarse", action="store_true", help="only the ends of most axes")
+    parser.add_argument("--stop", action="store_true", help="run nothing, store what is there")
     parser.add_argument("--runs-only", action="store_true", help="store nothing in data/")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -278,6 +282,8 @@ def main() -> None:
             table = pd.read_parquet(path)
             if table.attrs.get("key") == key:
                 return table
+        if arguments.stop:
+            return pd.DataFrame()
         table = make()
         table.attrs["key"] = key
         table.to_parquet(path.with_suffix(".new"))
@@ -288,8 +294,8 @@ def main() -> None:
         columns = asdict(setting) | {"blind": " ".join(setting.blind), "seed": seed}
         return pd.DataFrame(rows).assign(**columns)
 
-    cells = settings()
-    tables = []
+    cells = settings(arguments.coarse)
+    tables, seeds = [], {setting: list[int]() for setting in cells}
     for _, alike in itertools.groupby(cells, data_of):  # a seed's data serve all cells of a group
         group = list(alike)
         for seed, setting in itertools.product(arguments.seeds, group):
@@ -302,9 +308,12 @@ def main() -> None:
             ) -> pd.DataFrame:
                 return labelled(run(setting, config, seed), setting, seed)
 
-            tables.append(kept(f"{name}, seed {seed}", key, one))
+            table = kept(f"{name}, seed {seed}", key, one)
+            if len(table):
+                tables.append(table)
+                seeds[setting].append(seed)
         print(f"{len(tables)} runs; last:", group[-1], flush=True)
-    for distractors in (4, 8, 0):
+    for distractors in (4,) if arguments.coarse else (4, 8, 0):
         setting = Setting("random", distractors=distractors)
         for seed in arguments.seeds:
 
@@ -325,13 +334,12 @@ def main() -> None:
     store_table(
         f"results/{NAME}.parquet",
         table,
-        command=COMMAND,
+        command=COMMAND + (" --coarse" if arguments.coarse else ""),
         config={
-            "settings": [asdict(each) for each in cells],
+            "settings": [asdict(each) | {"seeds": done} for each, done in seeds.items() if done],
             "encoders": {
                 name: asdict(config_of(Setting(name), chosen)) for name in (*CONTRASTS, "critic")
             },
-            "seeds": arguments.seeds,
             "trials": TRIALS,
             "test_trials": TEST_TRIALS,
             "neighbors": NEIGHBORS,

@@ -106,7 +106,8 @@ def contrast_game(
 ) -> Game:
     """Lets embeddings play the contrast of an objective, whichever they were trained for.
 
-    Similarities are cosines, and one encoder embeds queries and keys. A tie is settled by chance.
+    Similarities are cosines, and one encoder embeds queries and keys. A tie (to 1e-6, what single
+    precision resolves) is settled by chance.
 
     Args:
         features: an embedding for every trial, (C, M, D).
