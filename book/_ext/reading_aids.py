@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+import yaml
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 from sphinx.util import logging
@@ -245,8 +246,11 @@ def title(notebook: Path) -> str:
 
 
 def notebooks(root: Path) -> list[Path]:
-    """The book's own notebooks in reading order; assignments have no outputs."""
-    return sorted((root / "book").glob("*.ipynb"), key=lambda path: (path.stem != "welcome", path))
+    """The notebooks in the book's contents, in reading order; assignments have no outputs."""
+    toc = yaml.safe_load((root / "_toc.yml").read_text(encoding="utf-8"))
+    names = [toc["root"], *(each["file"] for part in toc["parts"] for each in part["chapters"])]
+    paths = [root / f"{name}.ipynb" for name in names if "assignments" not in name]
+    return [path for path in paths if path.exists()]
 
 
 def figure_index(root: Path) -> str:
@@ -257,7 +261,7 @@ def figure_index(root: Path) -> str:
         rows = list(figures_of(path, manifest))
         if not rows:
             continue
-        number = path.stem[:2].lstrip("0") if path.stem[0].isdigit() else "W"
+        number = path.stem[:2].lstrip("0") if path.stem[0].isdigit() else path.stem[0].upper()
         parts.append(f"## {title(path)}\n")
         for i, (alt, commands) in enumerate(rows, 1):
             source = ", ".join(f"`{each}`" for each in commands) or "computed in the notebook"
