@@ -19,6 +19,7 @@ from sami_tutorial.envs.mujoco_tasks import MUJOCO_TASKS
 
 # isort: split
 import mujoco
+from gymnasium.envs.mujoco import MujocoEnv
 from mujoco.rollout import rollout
 
 IDS = [task.id for task in MUJOCO_TASKS]
@@ -504,3 +505,28 @@ def test_a_renderer_that_the_user_chose_stays() -> None:
         check=True,
     )
     assert done.stdout.strip() == "osmesa"
+
+
+@pytest.mark.parametrize(
+    "cause",
+    [
+        mujoco.FatalError("an OpenGL platform library has not been loaded"),
+        AttributeError("'NoneType' object has no attribute 'eglQueryString'"),
+        RuntimeError("no backend"),
+    ],
+    ids=["no screen", "no EGL", "nothing"],
+)
+def test_where_nothing_can_draw_the_error_says_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, cause: Exception
+) -> None:
+    def fail(self: MujocoEnv) -> None:
+        raise cause
+
+    monkeypatch.setattr(MujocoEnv, "render", fail)
+    monkeypatch.setenv("MUJOCO_GL", "glfw")
+    env = gym.make("sami/Hopper-v0", render_mode="rgb_array")
+    env.reset(seed=0)
+    with pytest.raises(RuntimeError, match=r"'glfw'.*libegl1.*unset MUJOCO_GL and start") as caught:
+        env.render()
+    assert str(cause) in str(caught.value)
+    env.close()

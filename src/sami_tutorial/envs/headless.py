@@ -31,6 +31,16 @@ def choose_backend(
     return next((name.lower() for name in ("EGL", "OSMesa") if find(name)), None)
 
 
+def advice(variables: Mapping[str, str]) -> str:
+    """What to do where drawing fails, for an error's message."""
+    value = variables.get("MUJOCO_GL")
+    return (
+        f"MuJoCo cannot draw here, with MUJOCO_GL {'unset' if value is None else repr(value)}. On "
+        "Linux without a screen, install EGL (Debian and Ubuntu: apt install libegl1 libgl1), "
+        "unset MUJOCO_GL and start Python again. Everything but drawing works without it"
+    )
+
+
 _backend = choose_backend(os.environ)
 if _backend:
     os.environ["MUJOCO_GL"] = _backend

@@ -14,6 +14,7 @@ Chapter 1, *Tasks and skills*, shows them.
 from __future__ import annotations
 
 import math
+import os
 from typing import Any, ClassVar
 
 import gymnasium as gym
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 
 from sami_tutorial.envs import mujoco_tasks
 from sami_tutorial.envs.context import ContextSampler
+from sami_tutorial.envs.headless import advice
 from sami_tutorial.envs.mujoco_body import (
     Array,
     Body,
@@ -107,6 +109,18 @@ class ContextualMujocoEnv(Body, MujocoEnv):
         gym.Env.reset(self, seed=seed)  # seeds np_random, from which the context is drawn
         self._set_context(self._sampler.from_options(options, self.np_random))
         return super().reset(options=options)
+
+    def render(self) -> Any:
+        """The picture, as ``render_mode`` asks.
+
+        Raises:
+            RuntimeError: if this computer has nothing to draw with; it says what to do.
+        """
+        try:
+            return super().render()
+        except (AttributeError, ImportError, RuntimeError, mujoco.FatalError) as error:
+            # What a missing library raises depends on which one is missing.
+            raise RuntimeError(f"{advice(os.environ)} ({error})") from error
 
     def _set_context(self, vector: Array) -> None:
         self._context_model.set_context(self.task.space.as_dict(vector), self.data)
