@@ -5,7 +5,8 @@ Binder run the same code. The versions already locked are kept where they still 
 takes the newest instead.
 
 - lock.txt: the library with the extras book, dev and bench; what `make` installs.
-- panda.txt: the extra panda; `make panda`.
+- panda.txt: the extra panda; `make panda`. Each file has its hash: one of the packages has wheels for
+  every processor and a name that says arm64.
 - scale.txt: what the extra scale adds to lock.txt; `make scale`.
 - otter.txt: the library with otter.in, in an environment of its own; `make otter`.
 """
@@ -24,12 +25,19 @@ LOWEST_PYTHON = "3.11"
 
 # torch names the CUDA packages of its own build, exactly; CPU builds of the same version need none.
 CUDA_PACKAGES = re.compile(r"(cuda|nvidia|triton)\b")
+# How pip continues a requirement on a line of its own.
+NEXT_LINE = " \\\n    "
 # Wheels that only other platforms ask for.
 OTHER_PLATFORMS = re.compile(r"; (sys_platform == 'win32'|os_name == 'nt')$")
 
 
 def resolve(
-    extras: list[str], previous: Path, upgrade: bool, *constraints: Path, beside: Path | None = None
+    extras: list[str],
+    previous: Path,
+    upgrade: bool,
+    *constraints: Path,
+    beside: Path | None = None,
+    hashes: bool = False,
 ) -> list[str]:
     """The pins, one requirement a line, of the library with some extras and a file beside it."""
     command = [sys.executable, "-m", "uv", "pip", "compile", "pyproject.toml", "--quiet"]
@@ -42,19 +50,31 @@ def resolve(
         command += ["--constraint", str(constraint)]
     if upgrade:
         command += ["--upgrade"]
+    if hashes:
+        command += ["--generate-hashes"]
     subprocess.run(command, cwd=ROOT, check=True)
-    pins = previous.read_text().splitlines()
-    return [pin for pin in pins if not CUDA_PACKAGES.match(pin) and not OTHER_PLATFORMS.search(pin)]
+    pins = previous.read_text().replace(NEXT_LINE, " ").splitlines()
+    return [
+        pin
+        for pin in pins
+        if not CUDA_PACKAGES.match(pin) and not OTHER_PLATFORMS.search(pin.partition(" --hash")[0])
+    ]
 
 
 def without_marker(pin: str) -> str:
-    """``"name==1.0 ; marker"`` without the marker."""
-    return pin.partition(" ;")[0]
+    """``"name==1.0 ; marker --hash=..."`` without marker and hashes."""
+    return re.split(r" ;| --hash", pin)[0]
+
+
+def anywhere(pin: str) -> str:
+    """``"name==1.0 ; marker --hash=..."`` without the marker."""
+    return " --hash".join([without_marker(pin), *pin.split(" --hash")[1:]])
 
 
 def write(path: Path, use: str, pins: list[str]) -> None:
     """Write one requirements file."""
-    path.write_text("\n".join([f"# Written by `make lock`; {use}.", *pins]) + "\n")
+    lines = [pin.replace(" --hash", f"{NEXT_LINE}--hash") for pin in pins]
+    path.write_text("\n".join([f"# Written by `make lock`; {use}.", *lines]) + "\n")
     print(f"{path.relative_to(ROOT)}: {len(pins)} packages")
 
 
@@ -75,10 +95,10 @@ def main() -> None:
     pins = [pin for pin in pins if without_marker(pin) not in locked]
     write(scale, "`make scale` adds it to lock.txt", pins)
 
-    pins = resolve(["panda"], panda, upgrade, lock)
+    pins = resolve(["panda"], panda, upgrade, lock, hashes=True)
     pins = [pin for pin in pins if without_marker(pin) not in locked]
     # Where the extra cannot name panda-gym (see pyproject.toml), its wheel alone is still right.
-    pins = [without_marker(pin) if pin.startswith("panda-gym") else pin for pin in pins]
+    pins = [anywhere(pin) if pin.startswith("panda-gym") else pin for pin in pins]
     write(panda, "`make panda` adds it to lock.txt, without dependencies", pins)
 
     pins = resolve([], otter, upgrade, lock, beside=FOLDER / "otter.in")

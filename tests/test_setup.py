@@ -41,8 +41,13 @@ LOCKS = {
 
 def pins(name: str) -> list[Requirement]:
     """The requirements of one file of requirements/."""
-    lines = (ROOT / "requirements" / f"{name}.txt").read_text().splitlines()
-    return [Requirement(line) for line in lines if not line.startswith("#")]
+    return [Requirement(line.partition(" --hash")[0]) for line in pin_lines(name)]
+
+
+def pin_lines(name: str) -> list[str]:
+    """One requirement a line, with its hashes if it has any."""
+    text = (ROOT / "requirements" / f"{name}.txt").read_text().replace(" \\\n    ", " ")
+    return [line for line in text.splitlines() if not line.startswith("#")]
 
 
 def installed(names: tuple[str, ...], environment: dict[str, str]) -> dict[str, Version]:
@@ -100,6 +105,12 @@ def test_panda_needs_no_compiler(environment: dict[str, str]) -> None:
     versions = installed(("panda",), environment)
     old = environment["python_version"] == "3.11" and environment["sys_platform"] == "linux"
     assert versions.keys() == {"panda-gym", "pybullet" if old else "pybullet-arm64"}
+
+
+def test_panda_is_pinned_by_hash() -> None:
+    """A name that says arm64 and holds wheels for every processor is trusted file by file."""
+    for line in pin_lines("panda"):
+        assert re.search(r" --hash=sha256:[0-9a-f]{64}( |$)", line), line
 
 
 def test_conda_installs_the_lock() -> None:
