@@ -5,8 +5,8 @@ Binder run the same code. The versions already locked are kept where they still 
 takes the newest instead.
 
 - lock.txt: the library with the extras book, dev and bench; what `make` installs.
-- panda.txt: the extra panda; `make panda`. Each file has its hash: one of the packages has wheels for
-  every processor and a name that says arm64.
+- panda.txt: the extra panda; `make panda`. Each file has its hash: a package whose name says arm64
+  brings wheels for every processor.
 - scale.txt: what the extra scale adds to lock.txt; `make scale`.
 - otter.txt: the library with otter.in, in an environment of its own; `make otter`.
 """

@@ -14,14 +14,19 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[2]
 SITE = ROOT / "_build" / "html"
 PAGES = sorted(path.relative_to(SITE).as_posix() for path in SITE.glob("book/*.html"))
+ASSIGNMENTS = sorted(path.relative_to(SITE).as_posix() for path in SITE.glob("book/*/*.html"))
 NO_SITE = "the book is not built: run `make book` first"
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Tests that ask for ``page`` run on every page; without a built book they are skipped."""
+    """Tests that ask for ``page`` run on every page; without a built book they are skipped.
+
+    Those that drive a browser, which takes time, leave the assignments out.
+    """
     if "page" in metafunc.fixturenames:
         skipped = pytest.param("", marks=pytest.mark.skip(reason=NO_SITE))
-        metafunc.parametrize("page", PAGES or [skipped])
+        pages = PAGES if "driver" in metafunc.fixturenames else [*PAGES, *ASSIGNMENTS]
+        metafunc.parametrize("page", pages or [skipped])
 
 
 @pytest.fixture(scope="session")

@@ -83,19 +83,26 @@ def test_pictures_and_figures_have_words(site: Path, page: str) -> None:
     assert not silent
 
 
-def test_launch_and_source_links_name_the_notebook(site: Path, page: str) -> None:
+def test_launch_source_and_download_buttons_name_the_file(site: Path, page: str) -> None:
+    """Notebooks have all of them; pages that only read have no launch buttons."""
     notebook = Path(page).with_suffix(".ipynb").as_posix()
-    if not (ROOT / notebook).is_file():
-        pytest.skip("a page without code has nothing to launch")
+    file = notebook if (ROOT / notebook).is_file() else Path(page).with_suffix(".md").as_posix()
     repository = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))["repository"]
     home, branch = repository["url"].rstrip("/"), repository["branch"]
     name = home.removeprefix("https://github.com/")
     links = {named["href"] for named in read(site / page).all("a") if "href" in named}
 
-    assert f"https://colab.research.google.com/github/{name}/blob/{branch}/{notebook}" in links
+    colab = {link for link in links if link.startswith("https://colab.research.google.com/")}
     binder = [link for link in links if link.startswith("https://mybinder.org/")]
-    assert [urlsplit(link).path for link in binder] == [f"/v2/gh/{name}/{branch}"]
-    assert parse_qs(urlsplit(binder[0]).query)["urlpath"] == [f"lab/tree/{notebook}"]
-    assert any(link.startswith(f"{home}/blob/{branch}/{notebook}") for link in links)
-    assert f"../_sources/{notebook}" in links
-    assert (site / "_sources" / notebook).is_file()
+    if file == notebook:
+        assert colab == {
+            f"https://colab.research.google.com/github/{name}/blob/{branch}/{notebook}"
+        }
+        assert [urlsplit(link).path for link in binder] == [f"/v2/gh/{name}/{branch}"]
+        assert parse_qs(urlsplit(binder[0]).query)["urlpath"] == [f"lab/tree/{notebook}"]
+    else:
+        assert not colab and not binder
+    assert (ROOT / file).is_file()
+    assert any(link.startswith(f"{home}/blob/{branch}/{file}") for link in links)
+    assert f"{'../' * page.count('/')}_sources/{file}" in links
+    assert (site / "_sources" / file).read_bytes() == (ROOT / file).read_bytes()
