@@ -181,6 +181,14 @@ def environment(python: Path, home: Path) -> dict[str, str]:
     }
 
 
+def link(source: str, target: str) -> None:
+    """A hard link, which costs no space; a copy where another disk begins."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
 def register_kernel(python: Path, folder: Path) -> None:
     """Makes an environment's Python the kernel "cold" for this process."""
     kernel = folder / "kernels" / "cold"
@@ -194,9 +202,10 @@ def register_kernel(python: Path, folder: Path) -> None:
 def run_cold(path: Path, base: Path, address: str, budget: Budget) -> Outcome:
     """Runs a notebook in a copy of the environment ``base``, in an empty folder."""
     notebook = pointed_at(nbformat.read(path, as_version=4), address)
-    with tempfile.TemporaryDirectory(prefix=".cold-", dir=base.parent) as folder:
+    # Not below the checkout: the library would find the data there, and fetch nothing.
+    with tempfile.TemporaryDirectory(prefix="cold-") as folder:
         here = Path(folder)
-        shutil.copytree(base, here / "env", symlinks=True, copy_function=os.link)
+        shutil.copytree(base, here / "env", symlinks=True, copy_function=link)
         python = here / "env" / "bin" / "python"
         before = packages(python)
         register_kernel(python, here / "jupyter")

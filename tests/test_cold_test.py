@@ -153,6 +153,19 @@ def test_an_environment_that_has_the_library_is_refused(monkeypatch, capsys) -> 
     assert "without it" in capsys.readouterr().err
 
 
+def test_files_are_linked_or_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a").write_text("x")
+    cold_test.link(str(tmp_path / "a"), str(tmp_path / "b"))
+    assert (tmp_path / "b").samefile(tmp_path / "a")
+
+    def refuse(*arguments: object) -> None:
+        raise OSError(18, "Invalid cross-device link")
+
+    monkeypatch.setattr("os.link", refuse)
+    cold_test.link(str(tmp_path / "a"), str(tmp_path / "c"))
+    assert (tmp_path / "c").read_text() == "x" and not (tmp_path / "c").samefile(tmp_path / "a")
+
+
 def test_a_kernel_is_registered_for_the_environment(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("JUPYTER_PATH", "elsewhere")
     cold_test.register_kernel(Path("env/bin/python"), tmp_path)
