@@ -24,6 +24,7 @@ import re
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from importlib.metadata import version
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -121,8 +122,8 @@ STUDIES = {
             "crippledhopper",
             "sami/CrippledHopper-v0",
             ("train", "moderate"),
-            3,
-            3,
+            4,
+            4,
             "crippledhopper",
         ),
     )
@@ -398,6 +399,7 @@ def robot_numbers(
         "untrained": untrained(policy.agent, played, seed),
     }
     end = played.reward.shape[1]
+    starts = min(5, study.episodes)  # folds where starts are held out
     features = {
         name: np.array([c.get(name, 0.0) for c in contexts])
         for name in dict.fromkeys(name for _, c in tasks for name in c)
@@ -408,10 +410,11 @@ def robot_numbers(
     for source, x in sources.items():
         ends = {"last": x[:, -1], "mean": x[:, -2 * SMOOTHING :].mean(axis=1)}
         for t in ROBOT_STEPS:
-            table.add(source, "task", probe_labels(x[:, t], task, episode).score, t)
+            score = probe_labels(x[:, t], task, episode, folds=starts).score
+            table.add(source, "task", score, t)
         for group, last in ends.items():
             if group == "mean":
-                score = probe_labels(last, task, episode).score
+                score = probe_labels(last, task, episode, folds=starts).score
                 table.add(source, "task", score, end, group)
             for name, y in features.items():
                 score = probe_values(last, y, task).score
@@ -545,8 +548,8 @@ def run(study: Study, workers: int) -> None:
             "umap_episodes_per_task": UMAP_EPISODES,
             "radius": RADIUS,
             "smoothing": 1 if study.name == "cubemove" else SMOOTHING,
-            "umap": umap(np.eye(4), seed=PICTURE_SEED, neighbors=2).parameters | {"neighbors": 15},
-            "tsne": {"perplexity": 30, "seed": PICTURE_SEED, "sklearn": sklearn.__version__},
+            "umap": {"neighbors": 15, "min_dist": 0.1, "version": version("umap-learn")},
+            "tsne": {"perplexity": 30, "sklearn": sklearn.__version__},
         },
         "wall_seconds": round(sum(seconds for _, _, seconds in measured), 1),
     }
