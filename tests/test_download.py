@@ -79,7 +79,8 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path
     server.server_close()
 
 
-def test_a_table_is_fetched_once_and_checked(repository: Path, capsys) -> None:
+def test_a_table_is_fetched_once_and_checked(repository: Path, capsys, monkeypatch) -> None:
+    monkeypatch.setattr(download, "_QUIET", 600.0)  # on a busy computer, half a second is nothing
     directory = data_dir()
     assert holds(directory / "curves/x.parquet")
     assert not (directory / "curves").exists()  # files come when they are asked for
@@ -88,6 +89,14 @@ def test_a_table_is_fetched_once_and_checked(repository: Path, capsys) -> None:
     assert load_table("curves/x.parquet").equals(TABLE)
     captured = capsys.readouterr()
     assert captured.out.strip() == captured.err == ""  # no bar and no log for what is quick
+
+
+def test_what_takes_time_has_a_bar_that_goes_away(repository: Path, capsys, monkeypatch) -> None:
+    monkeypatch.setattr(download, "_QUIET", 0.0)
+    data_dir()
+    captured = capsys.readouterr()
+    assert "fetching data/manifest.json" in captured.out and captured.err == ""
+    assert captured.out.endswith("\r") and captured.out.split("\r")[-2].strip() == ""
 
 
 def test_a_download_that_breaks_off_is_tried_again(repository: Path) -> None:
