@@ -1,0 +1,212 @@
+"""Chapter 13 builds silhouette and adjusted mutual information by hand; its data say what it says.
+
+The chapter's sentences about CubeMove are claims about ``results/embeddings_cubemove.parquet``.
+Each stands here as a condition, so that new data under an old sentence show. Those about the robots
+are written by the chapter's own code.
+"""
+
+from collections import Counter
+
+import numpy as np
+import pandas as pd
+import pytest
+from notebook_cells import tagged_cells
+from sklearn.metrics import adjusted_mutual_info_score, mutual_info_score, silhouette_score
+from sklearn.metrics.cluster import contingency_matrix, expected_mutual_information
+
+from sami_tutorial.embeddings import cluster_agreement
+from sami_tutorial.envs import make_vec, task_sets
+from sami_tutorial.evaluate import EVALUATION_SEED, interval
+from sami_tutorial.results import load_table
+
+CUBE = "sami/CubeMove-v0"
+FOUR = ("tesac", "ccm", "satesac", "saccm")
+END = 40
+
+
+@pytest.fixture(scope="module")
+def chapter():
+    from math import exp, lgamma, log, sqrt
+
+    names = {"Counter": Counter, "exp": exp, "lgamma": lgamma, "log": log, "sqrt": sqrt}
+    cells = tagged_cells("13_what_the_embedding_knows", "from-scratch")
+    cells["silhouette_by_hand"].__globals__.update(names)
+    return cells
+
+
+@pytest.mark.parametrize("groups", [2, 3, 7])
+def test_silhouette_by_hand_is_the_librarys(chapter, groups):
+    rng = np.random.default_rng(groups)
+    x, y = rng.normal(size=(60, 4)), rng.integers(groups, size=60)
+    x[:, 0] += 2 * y
+    assert chapter["silhouette_by_hand"](x, y) == pytest.approx(silhouette_score(x, y), abs=1e-12)
+    y[0] = 99  # a point alone counts as 0
+    assert chapter["silhouette_by_hand"](x, y) == pytest.approx(silhouette_score(x, y), abs=1e-12)
+
+
+@pytest.mark.parametrize("sizes", [(2, 2), (5, 2), (40, 3)])
+def test_adjusted_mutual_information_by_hand_is_the_librarys(chapter, sizes):
+    rng = np.random.default_rng(sum(sizes))
+    u, v = (rng.integers(k, size=120) for k in sizes)
+    u[:50] = v[:50] % sizes[0]  # some agreement
+    table = contingency_matrix(u, v)
+    by_chance = chapter["expected_information"](
+        list(Counter(u).values()), list(Counter(v).values())
+    )
+    assert by_chance == pytest.approx(expected_mutual_information(table, 120), rel=1e-9)
+    ours = chapter["mutual_information"](u.tolist(), v.tolist())
+    assert ours == pytest.approx(mutual_info_score(u, v), abs=1e-12)
+    ours = chapter["adjusted_information"](u.tolist(), v.tolist())
+    assert ours == pytest.approx(adjusted_mutual_info_score(v, u), abs=1e-9)
+
+
+# ---------------------------------------------------------------------- what the chapter says
+
+
+@pytest.fixture(scope="module")
+def numbers():
+    table = load_table("results/embeddings_cubemove.parquet")
+    keys = ["measure", "method", "source", "step", "group"]
+    return table.set_index([*keys, "seed"])["value"].sort_index()
+
+
+@pytest.fixture(scope="module")
+def value(numbers):
+    def get(measure, method, source="c", step=END, group="all"):
+        """One value per seed, in the seeds' order."""
+        return numbers.loc[(measure, method, source, step, group)].to_numpy()
+
+    return get
+
+
+@pytest.fixture(scope="module")
+def pictured():
+    return load_table("embeddings/cubemove.parquet")
+
+
+def clearly(a, b=0.0):
+    """Whether the paired differences are above zero in their 95% interval."""
+    return interval(np.asarray(a) - b, np.random.default_rng(0))[0] > 0
+
+
+def test_every_seed_of_every_method_is_there(value, pictured):
+    for method in (*FOUR, "random", "satesac_shuffled"):
+        assert len(value("skill wanted", method)) == 10
+    assert (pictured.groupby(["method", "context"]).size() == 100).all()
+    assert pictured["context"].nunique() == 33
+
+
+def test_the_loudest_direction_is_the_side_of_the_goal_but_for_one_policy(pictured, value):
+    start, _ = make_vec(CUBE, 10).reset(
+        seed=EVALUATION_SEED, options={"context": task_sets(CUBE).train[0]}
+    )
+    few = pictured[(pictured["episode"] < 10) & (pictured["skill"] != "none")]
+    for method, rows in few.groupby("method"):
+        c = rows.filter(regex=r"^c_\d").to_numpy()
+        side = cluster_agreement(c, start[rows["episode"], 0] > 0, seed=0, clusters=2)
+        skill = cluster_agreement(c, rows["skill"], seed=0, clusters=2)
+        assert (side < 0.1 and skill > 0.4) if method == "ccm" else (side > 0.95 and skill < 0.1)
+    first, *others = value("clusters and skill used", "ccm")
+    assert first > 0.5 and max(others) < 0.3 and np.median(others) < 0.05
+
+
+@pytest.mark.parametrize("method", FOUR)
+def test_geometry_shows_neither_skills_nor_tasks(value, method):
+    assert value("silhouette, skill used", method).mean() < 0.2
+    assert value("clusters and skill used", method).mean() < 0.15
+    assert value("silhouette, task", method).mean() < 0
+    assert value("clusters and task", method).mean() < 0.15
+
+
+@pytest.mark.parametrize("method", [*FOUR, "satesac_shuffled"])
+def test_training_draws_a_skill_together_also_with_shuffled_returns(value, method):
+    silhouettes = (value("silhouette, skill used", method, s) for s in ("c", "untrained"))
+    assert clearly(*silhouettes)
+
+
+@pytest.mark.parametrize("method", FOUR)
+def test_islands_are_many_are_no_skills_and_keep_their_contents(numbers, method):
+    def pictures(measure, source):
+        rows = numbers.xs((measure, method, source, END), level=(0, 1, 2, 3)).xs(0, level="seed")
+        return rows[rows.index.str.startswith(("picture ", "umap_"))].to_numpy()
+
+    assert 12 < pictures("islands", "umap").mean() < 45
+    assert pictures("islands", "gaussian").mean() > 2
+    assert pictures("islands and skill used", "umap").max() < 0.5
+    between = pictures("islands of two pictures", "umap")
+    assert len(between) == 10 and between.mean() > 0.6
+
+
+def test_training_leaves_a_mark_at_the_end(value):
+    for method in FOUR:
+        for source in ("c", "s", "untrained"):
+            assert value("skill wanted", method, source).mean() > 0.65
+            assert value("skill used", method, source).mean() > 0.6
+    for method in ("tesac", "ccm", "saccm"):
+        for baseline in ("s", "untrained"):
+            at_end = value("skill wanted", method), value("skill wanted", method, baseline)
+            assert clearly(*at_end)
+    for baseline in ("s", "untrained"):
+        pair = value("skill wanted", "satesac"), value("skill wanted", "satesac", baseline)
+        assert not clearly(*pair)
+    gap = value("skill wanted", "random").mean() - value("skill wanted", "ccm").mean()
+    assert abs(gap) < 0.02
+
+
+@pytest.mark.parametrize("method", FOUR)
+def test_the_world_is_not_in_the_embedding(value, method):
+    assert value("task", method).mean() < 0.15  # the class alone: 1/11
+    for feature in ("log mass", "log friction"):
+        assert value(f"R², {feature}, within class", method).mean() < 0
+
+
+@pytest.mark.parametrize("method", FOUR)
+def test_the_body_knows_during_the_trial_and_only_memory_behind_the_curtain(value, method):
+    assert np.allclose(value("skill wanted", method, "s", 0), 0.5)
+    for step in (6, 8, 12):
+        assert value("skill wanted", method, "s", step).mean() > 0.97
+    for other in ("s", "untrained"):
+        pair = (value("skill wanted", method, source, 8) for source in (other, "c"))
+        assert clearly(*pair)
+    assert np.allclose(value("skill wanted, two trials", method, "s", 40), 0.5)
+    behind = {s: value("skill wanted, two trials", method, s, 40) for s in ("c", "untrained")}
+    assert 0.6 <= behind["c"].mean() <= 0.85
+    assert clearly(behind["c"], 0.5) and clearly(behind["untrained"], 0.5)
+    assert clearly(behind["c"], behind["untrained"]) == (method == "saccm")
+    assert not clearly(behind["untrained"], behind["c"])
+
+
+@pytest.mark.parametrize(
+    ("method", "other"),
+    [(m, o) for m in ("satesac", "saccm") for o in ("tesac", "ccm")]
+    + [("satesac", "satesac_shuffled")],
+)
+def test_no_number_singles_the_skill_aware_methods_out(value, method, other):
+    for measure, step in (
+        ("skill wanted", END),
+        ("skill wanted, two trials", 40),
+        ("silhouette, skill used", END),
+    ):
+        assert not clearly(value(measure, method, step=step), value(measure, other, step=step))
+
+
+@pytest.mark.parametrize("method", FOUR)
+def test_the_embedding_follows_the_body(value, method):
+    settled = {s: value("settled after", method, s).mean() for s in ("c", "s")}
+    assert END / 2 < settled["c"] < settled["s"]
+    assert (settled["s"] - settled["c"] > 5) == (method == "tesac")
+    told = {t: value("told by s", method, "c", t).mean() for t in (8, END)}
+    assert told[END] >= 0.795 and told[8] < 0.67
+    assert value("told by s", "random", "c", 8).mean() > 0.9
+
+
+def test_a_robots_table_is_complete_for_the_policies_it_names():
+    for name in ("crippledhalfcheetah", "crippledhopper"):
+        try:
+            table = load_table(f"results/embeddings_{name}.parquet")
+        except ValueError:
+            continue  # the chapter says that it is not measured
+        assert isinstance(table, pd.DataFrame)
+        share = table[table["measure"] == "share of variance"]
+        total = share.groupby(["method", "seed", "source"])["value"].sum()
+        assert np.allclose(total, 1, atol=0.01)  # the three parts of the variance
