@@ -200,6 +200,21 @@ def test_the_embedding_follows_the_body(value, method):
     assert value("told by s", "random", "c", 8).mean() > 0.9
 
 
+def test_the_half_cheetahs_embedding_holds_still_and_satesacs_names_the_task_better():
+    table = load_table("results/embeddings_crippledhalfcheetah.parquet")
+    keys = ["measure", "method", "source", "step", "group"]
+    rows = table.set_index([*keys, "seed"])["value"].sort_index()
+
+    def get(measure, method, source, group="all"):
+        return rows.loc[(measure, method, source, 1000, group)].to_numpy()
+
+    for method in ("tesac", "satesac"):
+        between = [get("share of variance", method, s, "between tasks") for s in ("c", "untrained")]
+        assert clearly(*between) and between[0].mean() > 0.5 > 0.3 > between[1].mean()
+    assert clearly(get("task", "satesac", "c"), get("task", "tesac", "c"))
+    assert get("task", "satesac", "s").mean() > get("task", "tesac", "s").mean()
+
+
 def test_a_robots_table_is_complete_for_the_policies_it_names():
     for name in ("crippledhalfcheetah", "crippledhopper"):
         try:
