@@ -208,10 +208,11 @@ def test_the_half_cheetahs_embedding_holds_still_and_satesacs_names_the_task_bet
     def get(measure, method, source, group="all"):
         return rows.loc[(measure, method, source, 1000, group)].to_numpy()
 
-    for method in ("tesac", "satesac"):
+    for method in FOUR:
         between = [get("share of variance", method, s, "between tasks") for s in ("c", "untrained")]
         assert clearly(*between) and between[0].mean() > 0.5 > 0.3 > between[1].mean()
     assert clearly(get("task", "satesac", "c"), get("task", "tesac", "c"))
+    assert not clearly(get("task", "saccm", "c"), get("task", "ccm", "c"))
     assert get("task", "satesac", "s").mean() > get("task", "tesac", "s").mean()
 
 
