@@ -78,7 +78,8 @@ def test_embeddings_of_one_bit_are_scored_by_what_the_bit_tells(chapter):
 def test_solutions_run_in_the_chapter(chapter):
     cells = nbformat.read(BOOK / f"{CHAPTER}.ipynb", as_version=4).cells
     text = "\n".join(cell.source for cell in cells if "<summary>Solution" in cell.source)
-    solutions = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    folded = re.findall(r"<summary>Solution</summary>(.*?)</details>", text, flags=re.DOTALL)
+    solutions = re.findall(r"```python\n(.*?)```", "".join(folded), flags=re.DOTALL)
     assert len(solutions) == 4
     for solution in solutions:
         exec(solution, {**chapter, "SkillWorld": SkillWorld})
