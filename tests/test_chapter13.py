@@ -14,7 +14,7 @@ from notebook_cells import tagged_cells
 from sklearn.metrics import adjusted_mutual_info_score, mutual_info_score, silhouette_score
 from sklearn.metrics.cluster import contingency_matrix, expected_mutual_information
 
-from sami_tutorial.embeddings import cluster_agreement
+from sami_tutorial.embeddings import cluster_agreement, islands
 from sami_tutorial.envs import make_vec, task_sets
 from sami_tutorial.evaluate import EVALUATION_SEED, interval
 from sami_tutorial.results import load_table
@@ -108,6 +108,20 @@ def test_the_loudest_direction_is_the_side_of_the_goal_but_for_one_policy(pictur
         assert (side < 0.1 and skill > 0.4) if method == "ccm" else (side > 0.95 and skill < 0.1)
     first, *others = value("clusters and skill used", "ccm")
     assert first > 0.5 and max(others) < 0.3 and np.median(others) < 0.05
+
+
+@pytest.mark.parametrize("method", FOUR)
+def test_every_island_lies_on_one_side_and_most_have_one_skill(pictured, method):
+    start, _ = make_vec(CUBE, 10).reset(
+        seed=EVALUATION_SEED, options={"context": task_sets(CUBE).train[0]}
+    )
+    rows = pictured[(pictured["method"] == method) & pictured["umap_0_x"].notna()]
+    island = islands(rows[["umap_0_x", "umap_0_y"]], smallest=max(5, len(rows) // 50))
+    label = pd.DataFrame({"side": start[rows["episode"], 0] > 0, "skill": rows["skill"].to_numpy()})
+    found = label[island >= 0].groupby(island[island >= 0])
+    assert (found["side"].nunique() == 1).all()
+    one_skill = found["skill"].agg(lambda each: each.value_counts(normalize=True).iloc[0] > 0.9)
+    assert 0.5 < one_skill.mean() < 1
 
 
 @pytest.mark.parametrize("method", FOUR)
@@ -216,13 +230,16 @@ def test_the_half_cheetahs_embedding_holds_still_and_satesacs_names_the_task_bet
     assert get("task", "satesac", "s").mean() > get("task", "tesac", "s").mean()
 
 
-def test_a_robots_table_is_complete_for_the_policies_it_names():
-    for name in ("crippledhalfcheetah", "crippledhopper"):
-        try:
-            table = load_table(f"results/embeddings_{name}.parquet")
-        except ValueError:
-            continue  # the chapter says that it is not measured
-        assert isinstance(table, pd.DataFrame)
-        share = table[table["measure"] == "share of variance"]
-        total = share.groupby(["method", "seed", "source"])["value"].sum()
-        assert np.allclose(total, 1, atol=0.01)  # the three parts of the variance
+def test_on_the_hopper_satesac_has_no_such_lead():
+    table = load_table("results/embeddings_crippledhopper.parquet")
+    last = table[(table["measure"] == "task") & (table["source"] == "c") & (table["step"] == 1000)]
+    last = last[last["group"] == "all"].pivot_table(index="seed", columns="method", values="value")
+    assert not clearly(last["satesac"], last["tesac"])
+
+
+@pytest.mark.parametrize("name", ["crippledhalfcheetah", "crippledhopper"])
+def test_a_robots_parts_of_the_variance_are_its_whole(name):
+    table = load_table(f"results/embeddings_{name}.parquet")
+    share = table[table["measure"] == "share of variance"]
+    total = share.groupby(["method", "seed", "source"])["value"].sum()
+    assert np.allclose(total, 1, atol=0.01)
