@@ -219,6 +219,9 @@ def test_what_is_recorded_is_what_the_evaluation_plays():
     assert played.observation.shape == (300, 41, 5) and played.embedding.shape == (300, 41, 6)
     assert np.allclose(played.reward.sum(axis=1), table["episode_return"], atol=1e-4)
     assert (played.final_info["skill"] == table["skill"]).all()
+    # The last observation is this episode's, not the next one's first: the goal has not moved.
+    goal = played.observation[:, :, 0] + played.observation[:, :, 4]
+    assert np.allclose(goal, goal[:, :1], atol=1e-5)
     # c_t is what the encoder makes of everything before and of s_t itself.
     s, a, r = (torch.as_tensor(x[:9]) for x in played[:3])
     with torch.no_grad():
