@@ -169,7 +169,8 @@ def test_hovering_tells_values(driver: WebDriver, address: str, page: str) -> No
             const i = Math.floor(trace.x.length / 2);
             const j = trace.type === "heatmap" ? Math.floor(trace.y.length / 2) : i;
             const place = (axis, values, k) =>
-              (axis.type === "category" ? axis.c2p(k) : axis.d2p(values[k])) - axis._length / 2;
+              (axis.type === "category" ? axis.c2p(axis.d2c(values[k])) : axis.d2p(values[k])) -
+              axis._length / 2;
             return [place(xaxis, trace.x, i), place(yaxis, trace.y, j)].map(Math.round);
             """,
             plot,
