@@ -25,6 +25,7 @@ from sklearn.linear_model import LinearRegression
 from sami_tutorial.embeddings import probe_labels, probe_values
 from sami_tutorial.envs.cube_physics import OBSERVATION
 from sami_tutorial.results import store_table
+from sami_tutorial.sampling import CONTRASTS
 from sami_tutorial.two_trials import (
     PICK,
     PUSH,
@@ -44,7 +45,6 @@ COMMAND = "python experiments/two_trials.py"
 SEEDS = tuple(range(10))
 SELECTION_SEEDS = (100, 101, 102)
 NEIGHBORS = 15
-CONTRASTS = ("ccm", "satesac", "saccm")
 
 LONG = 1000  # updates of the main comparison; all others make EncoderConfig().updates
 CAMERAS = (0.03, 0.1, 0.3, 1.0)  # m, how far the camera hangs off

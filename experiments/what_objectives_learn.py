@@ -29,12 +29,13 @@ from sklearn.model_selection import GroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
-from two_trials import residual_ranks
+from two_trials import NEIGHBORS, residual_ranks
 
 from sami_tutorial.embeddings import RIDGES, probe_labels
 from sami_tutorial.envs.cube_physics import OBSERVATION
 from sami_tutorial.fixed_data import blind, contrast_game, play_skilled
 from sami_tutorial.results import provenance, store_table
+from sami_tutorial.sampling import CONTRASTS
 from sami_tutorial.two_trials import (
     PICK,
     PUSH,
@@ -50,8 +51,6 @@ from sami_tutorial.two_trials import (
 NAME = "what_objectives_learn"
 COMMAND = f"python experiments/{NAME}.py"
 SEEDS = tuple(range(10))
-NEIGHBORS = 15
-CONTRASTS = ("ccm", "satesac", "saccm")
 KEYS = (2, 4, 8, 16, 32, 64)
 TRIALS, TEST_TRIALS = 40, 20  # of a task, where each pair of mass and friction comes four times
 CLOSURE = OBSERVATION.index("closure")

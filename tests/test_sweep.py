@@ -142,7 +142,7 @@ def test_methods_come_before_variants(tmp_path):
         (GOOD + "name = ''", "name holds ''; use small letters"),
         (GOOD.replace('0"]', '0", "sami/Hopper-v0"]') + "name = 'x'", "envs lists 2 environments"),
         (GOOD + "variants = 3", "write it as a table, [variants]"),
-        (GOOD + "variants.x = 3", "write it as a table, [x]"),
+        (GOOD + "variants.x = 3", "variants.x is 3; write it as a table, [variants.x]"),
         (GOOD + "variants.x.steps = 9", "variants.x.method is None; choose from"),
         (GOOD + "variants.x.method = 'magic'", "variants.x.method is 'magic'; choose from"),
         (GOOD + "variants.sac.method = 'sac'", "has the name of a method; choose another"),

@@ -50,6 +50,8 @@ from sami_tutorial.train import recipe
 from sami_tutorial.workers import Outcome, Task, spread, workers
 
 KEYS = ("envs", "methods", "seeds", "name", "overrides", "variants", "evaluation")
+LISTED = {"env": "envs", "seed": "seeds"}
+"""Fields of a config that a sweep lists in the plural, and where."""
 RUN_MODULE = "sami_tutorial.runs"
 
 Settings = TypeVar("Settings")
@@ -84,13 +86,13 @@ def _jobs(table: dict[str, Any], run_dir: Path) -> list[Job]:
     for seed in seeds:
         if type(seed) is not int or seed < 0:
             raise SweepError(f"seeds holds {seed!r}; give integers from 0 up")
-    name = table.get("name", "")
-    if name and len(envs) > 1:
-        raise SweepError(
-            f"name is {name!r}, but envs lists {len(envs)} environments; write a file for each"
-        )
-    if "name" in table:
+    name = table.get("name")
+    if name is not None:
         _check_name(name, "name")
+        if len(envs) > 1:
+            raise SweepError(
+                f"name is {name!r}, but envs lists {len(envs)} environments; write a file for each"
+            )
 
     evaluation = _table(table, "evaluation")
     _check_keys(evaluation, ("splits", "episodes"), "[evaluation]")
@@ -99,7 +101,7 @@ def _jobs(table: dict[str, Any], run_dir: Path) -> list[Job]:
     if type(episodes) is not int or episodes < 1:
         raise SweepError(f"episodes is {episodes!r}; give a positive integer")
 
-    overrides = _overrides(table, "overrides")
+    overrides = _overrides(table, "overrides", "overrides", LISTED | {"method": "methods"})
     jobs = []
     for env in envs:
         for variant, (method, changes) in variants.items():
@@ -124,7 +126,7 @@ def _variants(table: dict[str, Any]) -> dict[str, tuple[str, dict[str, Any]]]:
         _check_name(name, "variants")
         if name in METHODS:
             raise SweepError(f"[{where}] has the name of a method; choose another name")
-        changes = dict(_overrides(tables, name, where))
+        changes = dict(_overrides(tables, name, where, LISTED))
         method = changes.pop("method", None)
         if method not in METHODS:
             raise SweepError(f"{where}.method is {method!r}; choose from {sorted(METHODS)}")
@@ -138,12 +140,14 @@ def _check_name(name: Any, key: str) -> None:
         raise SweepError(f"{key} holds {name!r}; use small letters, digits and underscores")
 
 
-def _overrides(table: dict[str, Any], key: str, where: str = "") -> dict[str, Any]:
-    changes = _table(table, key)
-    forbidden = {"env": "envs", "seed": "seeds"} | ({} if where else {"method": "methods"})
-    for field, above in forbidden.items():
+def _overrides(
+    table: dict[str, Any], key: str, where: str, elsewhere: Mapping[str, str]
+) -> dict[str, Any]:
+    """Fields to change, none of those that the file lists ``elsewhere``."""
+    changes = _table(table, key, where)
+    for field, above in elsewhere.items():
         if field in changes:
-            raise SweepError(f"[{where or key}] sets {field!r}; list it under {above!r} instead")
+            raise SweepError(f"[{where}] sets {field!r}; list it under {above!r} instead")
     return changes
 
 
@@ -153,10 +157,11 @@ def _check_keys(table: Mapping[str, Any], known: Iterable[str], where: str) -> N
             raise SweepError(f"{where} has the unknown key {key!r}; choose from {sorted(known)}")
 
 
-def _table(table: dict[str, Any], key: str) -> dict[str, Any]:
+def _table(table: dict[str, Any], key: str, where: str = "") -> dict[str, Any]:
     value = table.get(key, {})
     if not isinstance(value, dict):
-        raise SweepError(f"{key} is {value!r}; write it as a table, [{key}]")
+        name = where or key
+        raise SweepError(f"{name} is {value!r}; write it as a table, [{name}]")
     return value
 
 
