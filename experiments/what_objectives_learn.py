@@ -35,6 +35,7 @@ from sami_tutorial.embeddings import RIDGES, probe_labels
 from sami_tutorial.envs.cube_physics import OBSERVATION
 from sami_tutorial.fixed_data import blind, contrast_game, play_skilled
 from sami_tutorial.results import provenance, store_table
+from sami_tutorial.runs import write_table
 from sami_tutorial.sampling import CONTRASTS
 from sami_tutorial.two_trials import (
     PICK,
@@ -285,8 +286,7 @@ def main() -> None:
             return pd.DataFrame()
         table = make()
         table.attrs["key"] = key
-        table.to_parquet(path.with_suffix(".new"))
-        path.with_suffix(".new").replace(path)
+        write_table(table, path)
         return table
 
     def labelled(rows: list[dict], setting: Setting, seed: int) -> pd.DataFrame:

@@ -9,10 +9,11 @@ notebook with it. The assignments get it from `make assignments`.
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import yaml
+
+from sami_tutorial.files import write_whole
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -66,9 +67,7 @@ def main() -> None:
         before = path.read_text(encoding="utf-8")
         after = inserted(before)
         if after != before:
-            partial = path.with_name(f".{path.name}.partial")
-            partial.write_text(after, encoding="utf-8")
-            os.replace(partial, path)
+            write_whole(path, after.encode())
             print(path.relative_to(ROOT))
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import base64
 import io
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,8 @@ from pypdf import PdfReader, PdfWriter
 from pypdf.generic import ArrayObject, NameObject
 from selenium.webdriver.remote.webdriver import WebDriver
 from tqdm import tqdm
+
+from sami_tutorial.files import write_whole
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT / "tests" / "browser"))
@@ -170,9 +171,9 @@ def main() -> int:
                 bar.update()
             done.append((caption, files))
         book = merge(done, address)
-    partial = out.with_name(f".{out.name}.partial")
-    book.write(partial)
-    os.replace(partial, out)
+    content = io.BytesIO()
+    book.write(content)
+    write_whole(out, content.getvalue())
     print(f"{out}: {len(book.pages)} pages, {out.stat().st_size / 1e6:.1f} MB")
     return 0
 

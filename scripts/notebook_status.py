@@ -11,6 +11,8 @@ from pathlib import Path
 
 import nbformat
 
+from sami_tutorial.files import write_whole
+
 STATUS = "_status.json"  # beside the notebooks; a name that the book's build leaves alone
 PACKAGES = ("torch", "numpy", "gymnasium", "mujoco", "scikit-learn", "umap-learn", "plotly")
 
@@ -53,7 +55,4 @@ def record(notebook: Path, seconds: float, peak_bytes: int) -> None:
         "versions": versions(),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}",
     }
-    partial = file.with_name(f".{file.name}.partial")
-    text = json.dumps(dict(sorted(runs.items())), indent=1) + "\n"
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, file)
+    write_whole(file, (json.dumps(dict(sorted(runs.items())), indent=1) + "\n").encode())
