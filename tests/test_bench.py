@@ -92,6 +92,11 @@ def test_flops_of_an_update_equal_the_sum_of_its_products():
     assert bench.update_flops(config) == expected
 
 
+def test_flops_that_an_lstm_hides_are_not_guessed():
+    with pytest.raises(ValueError, match="'tesac' has an encoder"):
+        bench.update_flops(recipe(CHEETAH, "tesac", replay_capacity=32_000))
+
+
 def test_a_filled_replay_lets_every_method_update():
     run = bench.filled(recipe(CHEETAH, "satesac", replay_capacity=16_000))
     assert bool(run.replay.complete.all())

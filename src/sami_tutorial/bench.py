@@ -33,9 +33,9 @@ import torch
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 from torch.utils.flop_counter import FlopCounterMode
 
+from sami_tutorial.agents import get_method
 from sami_tutorial.envs import get_task, make_vec
 from sami_tutorial.envs.mujoco_tasks import MUJOCO_TASKS
-from sami_tutorial.population import stack, stack_agents
 from sami_tutorial.results import current_commit, hardware
 from sami_tutorial.train import Run, TrainConfig, population_update, recipe
 
@@ -388,17 +388,22 @@ def _updates(
 
 
 def update_flops(config: TrainConfig) -> float:
-    """Floating-point operations of the matrix products in one update of one seed.
+    """Floating-point operations of the matrix products in one update.
 
-    Counted on a population of two: there the LSTM, too, consists of plain products, which PyTorch's
-    own hides from the counter. Additions and everything else that is no product are left out.
+    Additions and everything else that is no product are left out.
+
+    Raises:
+        ValueError: for a method with an encoder: PyTorch's LSTM hides its products.
     """
-    runs = [filled(replace(config, seed=seed)) for seed in range(2)]
-    stacked = stack_agents([run.agent for run in runs], runs[0].make_agent())
-    batch = stack([run.batch() for run in runs])
+    if get_method(config.method).encoder is not None:
+        raise ValueError(
+            f"method {config.method!r} has an encoder, whose products cannot be counted; count a "
+            "method without one, such as 'sac'"
+        )
+    run = filled(config)
     with FlopCounterMode(display=False) as counter:
-        stacked.update(*batch)
-    return counter.get_total_flops() / 2
+        run.update()
+    return counter.get_total_flops()
 
 
 def _gemm() -> Contestant:
