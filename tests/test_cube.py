@@ -436,18 +436,19 @@ def assert_same(a, b, where="info"):
 
 
 @pytest.mark.parametrize(
-    ("split", "distractors", "trials"),
+    ("split", "trials", "others"),
     [
-        ("train", 0, 1),
-        ("extreme", 3, 1),
-        ("train", 8, 1),
-        ("nominal", 8, 1),
-        ("train", 0, 2),
-        ("extreme", 3, 2),
+        ("train", 1, {}),
+        ("extreme", 1, {"distractors": 3}),
+        ("train", 1, {"distractors": 8}),
+        ("train", 1, {"distractors": 8, "distractors_of": "task"}),
+        ("nominal", 1, {"distractors": 8}),
+        ("train", 2, {}),
+        ("extreme", 2, {"distractors": 3}),
     ],
 )
-def test_batched_equals_lockstep_bit_for_bit(split, distractors, trials):
-    options = {"seed": 5, "split": split, "distractors": distractors, "trials": trials}
+def test_batched_equals_lockstep_bit_for_bit(split, trials, others):
+    options = {"seed": 5, "split": split, "trials": trials, **others}
     batched, lockstep = make_vec(ID, 6, **options), LockstepVectorEnv(ID, 6, **options)
     assert batched.observation_space == lockstep.observation_space
     assert batched.action_space == lockstep.action_space
@@ -466,6 +467,33 @@ def test_batched_equals_lockstep_bit_for_bit(split, distractors, trials):
         for actions in sticky_actions(rng, 85 * trials, 6):  # across two autoresets
             for one, other in zip(batched.step(actions), lockstep.step(actions), strict=True):
                 assert_same(one, other)
+
+
+@pytest.mark.parametrize("split", ["train", "extreme"])
+def test_distractors_of_a_task_are_the_same_in_all_its_episodes(split):
+    options = {"distractors": 3, "distractors_of": "task"}
+    env = make_vec(ID, 500, split=split, **options)
+    seen = {tuple(row) for row in env.reset()[1]["context"]}
+    tasks = task_sets(ID, **options).split(split)
+    assert seen == {tuple(np.float32(list(task.values()))) for task in tasks}
+    plain = task_sets(ID).split(split)
+    assert [{k: task[k] for k in ("mass", "friction")} for task in tasks] == plain
+    assert len({task["distractor_0"] for task in tasks}) == len(tasks)
+    # More of them leave the first as they are, and a task that is given keeps its own.
+    more = task_sets(ID, distractors=5, distractors_of="task").split(split)
+    assert [{k: task[k] for k in tasks[0]} for task in more] == tasks
+    given = env.reset(options={"context": tasks[4]})[1]["context"]
+    assert (given == np.float32(list(tasks[4].values()))).all()
+
+
+def test_distractors_of_a_task_leave_other_options_and_starts_as_they_are():
+    assert task_sets(ID, distractors=3, trials=2) == task_sets(ID)
+    each = [make_vec(ID, 64, distractors=3, distractors_of=of) for of in ("episode", "task")]
+    contexts = [env.reset(seed=2)[1]["context"] for env in each]
+    assert (contexts[0][:, :2] == contexts[1][:, :2]).all()
+    assert (contexts[0][:, 2:] != contexts[1][:, 2:]).all()
+    with pytest.raises(ValueError, match="distractors_of is 'day'"):
+        make_vec(ID, 1, distractors_of="day")
 
 
 def test_distractors_are_drawn_over_their_whole_range_and_each_has_an_effect():

@@ -18,6 +18,7 @@ import pytest
 
 from sami_tutorial import sweep as sweeps
 from sami_tutorial.cli import main
+from sami_tutorial.envs import task_sets
 from sami_tutorial.results import current_origin
 from sami_tutorial.runs import evaluate_run, jobs_to_line, open_run
 from sami_tutorial.sweep import SweepError, populations, read_sweep, run_sweep
@@ -219,6 +220,18 @@ def test_a_run_is_trained_and_evaluated_as_by_hand(tmp_path, capsys):
         dataclasses.replace(job, config=dataclasses.replace(job.config, seed=2)).finished()
     (job.directory / "results.parquet").write_bytes(b"damaged")
     assert job.finished() is False
+
+
+def test_a_run_is_evaluated_on_the_tasks_that_its_options_make(tmp_path):
+    options = {"distractors": 2, "distractors_of": "task"}
+    text = TINY.replace(
+        "[overrides]", "[overrides]\nenv_options = {distractors = 2, distractors_of = 'task'}"
+    )
+    job = read_sweep(write(tmp_path, text), tmp_path)[0]
+    train(job.config, tmp_path / "run", progress=False)
+    table = evaluate_run(open_run(tmp_path / "run"), ["extreme"], 1)
+    seen = [json.loads(context) for context in table["context"]]
+    assert seen == task_sets(CUBE, **options).extreme
 
 
 TOY = """

@@ -78,7 +78,7 @@ def evaluate_run(run: Run, splits: Sequence[str], episodes: int) -> pd.DataFrame
         evaluate(
             run.agent,
             config.env,
-            task_sets(config.env).split(split),
+            task_sets(config.env, **config.env_options).split(split),
             episodes=episodes,
             method=config.method,
             env_options=config.env_options,

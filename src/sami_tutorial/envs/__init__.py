@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import gymnasium as gym
 
 from sami_tutorial.envs.context import (
@@ -43,9 +45,15 @@ def get_task(id: str) -> Task:
     return TASKS[id]
 
 
-def task_sets(id: str) -> TaskSets:
-    """The train, moderate and extreme tasks of an environment, each a list of contexts."""
-    return get_task(id).task_sets
+def task_sets(id: str, **options: Any) -> TaskSets:
+    """The train, moderate and extreme tasks of an environment, each a list of contexts.
+
+    Args:
+        id: of the environment.
+        **options: of the environment, as for ``make_vec``; some change the tasks.
+    """
+    task = get_task(id)
+    return task.task_sets if task.task_sets_with is None else task.task_sets_with(**options)
 
 
 __all__ = [

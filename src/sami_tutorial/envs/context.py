@@ -7,7 +7,7 @@ joint). It changes the dynamics, never the observation, the actions or the rewar
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -165,6 +165,9 @@ class Task:
     memory. ``chaotic`` says that a difference in the last bit of an action grows until the episodes
     are others: contacts of many links do that, and only means can then be compared between
     computers.
+
+    ``task_sets_with`` is given where options of the environment change its tasks: it takes them and
+    returns the task sets.
     """
 
     id: str
@@ -176,3 +179,4 @@ class Task:
     ends_itself: bool = False
     side_by_side: int = 256
     chaotic: bool = False
+    task_sets_with: Callable[..., TaskSets] | None = None

@@ -27,7 +27,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
-from sami_tutorial.envs.context import Context, ContextSpace, Feature, Task, TaskSets
+from sami_tutorial.envs.context import SPLITS, Context, ContextSpace, Feature, Task, TaskSets
 from sami_tutorial.envs.cube_physics import (
     CLEARANCE,
     GOAL_DISTANCE,
@@ -66,13 +66,16 @@ None of them touches a force, so none can make a cube movable that was not, or t
 and each is small enough for every skill that works to end in time and within the tolerance.
 """
 
+DISTRACTORS_OF = ("episode", "task")
+"""What has distractors of its own: each episode, or each task."""
+
 LIGHT, HEAVY = (0.4, 0.6, 0.8), (1.4, 1.7, 2.0)  # kg: can be lifted, cannot
 SLIPPERY, ROUGH = (0.03, 0.06, 0.1), (1.2, 1.6, 2.0)  # friction: any of these slides, none does
 LIGHTEST, HEAVIEST = 0.1, 2.6
 SLIPPERIEST, ROUGHEST = 0.01, (3.0, 5.0)
 
 
-def _task_sets() -> TaskSets:
+def _plain_task_sets() -> TaskSets:
     """Three blocks of nine tasks, a chequerboard through each, and a ring outside.
 
     Light and slippery: both skills work. Heavy and slippery: only Push. Light and rough: only Pick.
@@ -120,13 +123,41 @@ def context_space(distractors: int = 0) -> ContextSpace:
     )
 
 
+def task_sets(distractors: int = 0, distractors_of: str = "episode", **others: Any) -> TaskSets:
+    """The tasks under some options of the environment (any others change nothing).
+
+    With ``distractors_of="task"`` each task has distractors of its own, drawn uniformly once and
+    for all: how many there are does not change the values of the first.
+
+    Raises:
+        ValueError: for an impossible option.
+    """
+    space = context_space(distractors)
+    if distractors_of not in DISTRACTORS_OF:
+        raise ValueError(f"distractors_of is {distractors_of!r}; choose one of {DISTRACTORS_OF}")
+    if distractors_of == "episode":
+        return CUBE_MOVE.task_sets
+
+    def with_distractors(split: str) -> list[Context]:
+        contexts = [dict(context) for context in CUBE_MOVE.task_sets.split(split)]
+        for column, feature in enumerate(space.features[2:]):
+            rng = np.random.default_rng([SPLITS.index(split), column])
+            values = rng.uniform(feature.low, feature.high, len(contexts))
+            for context, value in zip(contexts, values, strict=True):
+                context[feature.name] = float(value)
+        return contexts
+
+    return TaskSets(**{split: with_distractors(split) for split in SPLITS})
+
+
 CUBE_MOVE = Task(
     id="sami/CubeMove-v0",
     entry_point="sami_tutorial.envs.cube:CubeMoveEnv",
     vector_entry_point="sami_tutorial.envs.cube:CubeMoveVectorEnv",
     max_episode_steps=MAX_STEPS,
     space=context_space(),
-    task_sets=_task_sets(),
+    task_sets=_plain_task_sets(),
+    task_sets_with=task_sets,
     ends_itself=True,
 )
 
@@ -139,13 +170,13 @@ class Episodes:
     trial is the same however many follow.
     """
 
-    def __init__(self, split: str, distractors: int, trials: int):
+    def __init__(self, split: str, distractors: int, distractors_of: str, trials: int):
         if trials not in TRIALS or isinstance(trials, bool):
             raise ValueError(f"trials is {trials!r}; choose one of {TRIALS}")
         self.space = context_space(distractors)
-        tasks = [self.space.vector(context) for context in CUBE_MOVE.task_sets.split(split)]
-        self.tasks = np.stack(tasks)  # (tasks, features)
-        self.draw_distractors = split != "nominal"
+        tasks = task_sets(distractors, distractors_of).split(split)
+        self.tasks = np.stack([self.space.vector(each) for each in tasks])  # (tasks, features)
+        self.draw_distractors = split != "nominal" and distractors_of == "episode"
         self.trials = int(trials)
         self.steps = MAX_STEPS * self.trials
         # task, distance, side, fingers, distractors; distance, side, fingers of a second trial
@@ -233,16 +264,18 @@ class CubeMoveEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
 
     Args:
         split: task set from which each episode's context is drawn.
-        distractors: how many of :data:`DISTRACTORS` vary, 0 to 8. They are drawn uniformly for each
-            episode, except in the split ``"nominal"`` and where a context is given.
+        distractors: how many of :data:`DISTRACTORS` vary, 0 to 8; in the split ``"nominal"`` and in
+            a context that does not name them they have their nominal values.
+        distractors_of: ``"episode"`` draws them uniformly for each episode; with ``"task"`` each
+            task has its own (:func:`task_sets`), so that they give away which task it is.
         trials: 1, or 2 to let cube, goal and fingers start afresh after 40 steps, under the same
             hidden features.
         render_mode: ``"rgb_array"`` or None.
 
     Raises:
         ContextError: for an unknown split, or a context that does not fit.
-        ValueError: for an impossible number of distractors or trials, or an action of another
-            shape.
+        ValueError: for an impossible number of distractors or trials, an unknown
+            ``distractors_of``, or an action of another shape.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 20}  # noqa: RUF012 (Gymnasium's form)
@@ -251,10 +284,11 @@ class CubeMoveEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
         self,
         split: str = "train",
         distractors: int = 0,
+        distractors_of: str = "episode",
         trials: int = 1,
         render_mode: str | None = None,
     ):
-        self._episodes = Episodes(split, distractors, trials)
+        self._episodes = Episodes(split, distractors, distractors_of, trials)
         self.max_episode_steps = self._episodes.steps
         self.context_features = self._episodes.space.names
         self.observation_space = _OBSERVATION_SPACE
@@ -320,7 +354,7 @@ class CubeMoveVectorEnv(VectorEnv):
     Args:
         num_envs: how many, at least 1.
         seed: for the first ``reset()`` that is given none.
-        split, distractors, trials: as for :class:`CubeMoveEnv`.
+        split, distractors, distractors_of, trials: as for :class:`CubeMoveEnv`.
     """
 
     metadata = {"autoreset_mode": AutoresetMode.SAME_STEP}  # noqa: RUF012 (Gymnasium's form)
@@ -331,9 +365,10 @@ class CubeMoveVectorEnv(VectorEnv):
         seed: int = 0,
         split: str = "train",
         distractors: int = 0,
+        distractors_of: str = "episode",
         trials: int = 1,
     ):
-        self._episodes = Episodes(split, distractors, trials)
+        self._episodes = Episodes(split, distractors, distractors_of, trials)
         self.max_episode_steps = self._episodes.steps
         self.context_features = self._episodes.space.names
         self.num_envs = num_envs
