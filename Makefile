@@ -56,7 +56,7 @@ book: $(READY)  ## build the book into _build/html
 test: $(READY)  ## run the tests, those of the built book too (in Chromium, where there is one)
 	$(BIN)/python -m pytest -n $(WORKERS) -rs --ignore=tests/browser
 	@$(MAKE) --no-print-directory book
-	$(BIN)/python -m pytest -rs tests/browser
+	$(BIN)/python -m pytest -n $(WORKERS) -rs tests/browser
 
 notebooks: $(READY)  ## run the notebooks of book/ again, in place (ONLY=02 for one of them)
 	$(BIN)/python scripts/execute_notebooks.py --workers $(WORKERS) $(if $(ONLY),--only "$(ONLY)")

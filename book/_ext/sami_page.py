@@ -137,8 +137,9 @@ def setup(app: Sphinx) -> dict[str, Any]:
     register_renderer()
     # Code cells may hold %magics and !commands, which plain Python's lexer would warn about.
     app.add_lexer("python", IPython3Lexer)
+    app.add_js_file("scrollers.js")
     app.connect("builder-inited", write_assets)
     app.connect("env-get-outdated", stale_pages)
     app.connect("html-page-context", finish_page)
     # Raised when the markup changes, so that pages from an older build are read again.
-    return {"version": "1", "env_version": 1, "parallel_read_safe": True}
+    return {"version": "1", "env_version": 2, "parallel_read_safe": True}

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
@@ -68,7 +69,7 @@ def browser() -> Iterator[WebDriver]:
             options.add_argument(flag)
         options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
         driver = webdriver.Chrome(options=options, service=Service(found[1]))
-        driver.set_script_timeout(60)
+        driver.set_script_timeout(110)  # below the client's own limit
         try:
             # Leaves the start page, whose requests are the browser's own.
             driver.get("about:blank")
@@ -94,27 +95,51 @@ def set_theme(driver: WebDriver, theme: str) -> None:
     )
 
 
+def open_page(driver: WebDriver, address: str, width: int, theme: str) -> None:
+    """Loads a page with empty logs and a chosen theme."""
+    site = urlsplit(address)
+    set_width(driver, width)
+    # The theme is kept by the site, so that one of its pages has to be there to set it.
+    if urlsplit(driver.current_url).netloc != site.netloc:
+        driver.get(f"{site.scheme}://{site.netloc}/search.html")
+    set_theme(driver, theme)
+    errors(driver)
+    requests_made(driver)
+    driver.get(address)
+
+
 def settle(driver: WebDriver) -> None:
     """Scrolls to every figure until it is drawn and waits for the maths, then goes back up."""
     driver.execute_async_script(
         """
         const done = arguments[0];
-        const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+        // Observers of what is on the screen are told once in a frame.
+        const frame = () => new Promise(requestAnimationFrame);
+        const pause = () => new Promise((resolve) => setTimeout(resolve, 30));
+        const scroll = async (top) => {
+          window.scrollTo({top, behavior: "instant"});
+          await frame();
+          await frame();
+        };
         (async () => {
           if (window.MathJax?.startup?.promise) await window.MathJax.startup.promise;
           // One by one: a busy browser skips frames, and in them a figure that is scrolled past.
           for (const figure of document.querySelectorAll(".sami-figure")) {
             if (!figure.offsetParent) continue;
             figure.scrollIntoView({block: "center", behavior: "instant"});
-            for (let i = 0; i < 300 && !("drawn" in figure.dataset); i++) await pause(50);
+            const end = performance.now() + 15000;
+            while (!("drawn" in figure.dataset) && performance.now() < end) await pause();
           }
-          window.scrollTo({top: document.body.scrollHeight, behavior: "instant"});
-          await pause(100);
-          window.scrollTo({top: 0, behavior: "instant"});
-          await pause(200);
+          await scroll(document.body.scrollHeight);
+          await scroll(0);
         })().then(done, done);
         """
     )
+
+
+def errors(driver: WebDriver) -> list[str]:
+    """Errors that the console has shown since the last call."""
+    return [each["message"] for each in driver.get_log("browser") if each["level"] == "SEVERE"]
 
 
 def requests_made(driver: WebDriver) -> list[str]:

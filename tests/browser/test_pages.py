@@ -1,12 +1,20 @@
-"""Every page in a real browser: quiet, local, drawn, no wider than the screen, light and dark."""
+"""Every page in a real browser: quiet, local, drawn, no wider than the screen, light and dark.
+
+A page is loaded once at each width, and the tests run in the order in which they stand here: from
+looking at it as it comes to changing its theme and, last, taking its pictures out for axe-core.
+"""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import pytest
 
 pytest.importorskip("selenium")
 
 import chrome
+from accessibility import ALL_BUT_COLORS, COLORS, prepare, violations
+from conftest import Loaded
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webdriver import WebDriver
@@ -15,22 +23,15 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 pytestmark = pytest.mark.browser
 
-
-def open_page(driver: WebDriver, address: str, page: str, width: int, theme: str = "light") -> None:
-    """Loads a page with empty logs and a chosen theme."""
-    chrome.set_width(driver, width)
-    if not driver.current_url.startswith(address):
-        driver.get(f"{address}/search.html")
-    chrome.set_theme(driver, theme)
-    driver.get_log("browser")
-    chrome.requests_made(driver)
-    driver.get(f"{address}/{page}")
+PAPER = {"light": "#ffffff", "dark": "#14181e"}
+OTHER = {"light": "dark", "dark": "light"}
+PATIENCE = 20  # seconds, on a machine that has other work
 
 
 def wait(driver: WebDriver, script: str, *arguments: object) -> None:
     """Waits until the expression holds on the page."""
     script = f"return {script.strip()}"
-    WebDriverWait(driver, 10).until(lambda d: d.execute_script(script, *arguments))
+    WebDriverWait(driver, PATIENCE, 0.05).until(lambda d: d.execute_script(script, *arguments))
 
 
 def scroll_to(driver: WebDriver, element: WebElement) -> None:
@@ -39,119 +40,73 @@ def scroll_to(driver: WebDriver, element: WebElement) -> None:
     )
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 400])
-def test_page(driver: WebDriver, address: str, page: str, width: int, theme: str) -> None:
-    open_page(driver, address, page, width, theme)
-    chrome.settle(driver)
-
-    errors = [each for each in driver.get_log("browser") if each["level"] == "SEVERE"]
-    assert not errors
-    foreign = [each for each in chrome.requests_made(driver) if not each.startswith(address)]
-    assert not foreign
+def faults_of_layout(driver: WebDriver, width: int) -> list[object]:
+    """What is wider than the screen, is not drawn, or does not fit its column or its theme."""
     # A phone zooms out until an overflowing page fits, so its own idea of the width says nothing.
-    wide = driver.execute_script(
+    return driver.execute_script(
         """
         const over = document.documentElement.scrollWidth - arguments[0];
-        return over <= 0 ? [] : [over, ...[...document.querySelectorAll("main *")]
+        const wide = over <= 0 ? [] : [over, ...[...document.querySelectorAll("main *")]
           .filter((each) => each.getBoundingClientRect().right > arguments[0] + 1)
           .slice(0, 5).map((each) => each.outerHTML.slice(0, 120))];
+        const figures = [...document.querySelectorAll(".sami-figure")]
+          .filter((each) => each.offsetParent);
+        const isDrawn = (each) => "drawn" in each.dataset && each.querySelector(".main-svg");
+        const undrawn = figures.filter((each) => !isDrawn(each))
+          .map((each) => each.getAttribute("aria-label"));
+        // Figures are as wide as the column and stand on the page's own background.
+        const page = getComputedStyle(document.body).backgroundColor;
+        const odd = figures.filter(isDrawn).map((each) => {
+          const plot = each.querySelector(".sami-plot");
+          const svg = plot.querySelector(".main-svg");
+          return [svg.style.background, page, svg.clientWidth, plot.clientWidth];
+        }).filter(([paper, page, drawn, room]) => paper !== page || Math.abs(drawn - room) > 1);
+        return [...wide, ...undrawn, ...odd];
         """,
         width,
     )
-    assert not wide
-    undrawn = driver.execute_script(
-        """
-        return [...document.querySelectorAll(".sami-figure")]
-          .filter((each) => each.offsetParent &&
-            !("drawn" in each.dataset && each.querySelector(".main-svg")))
-          .map((each) => each.getAttribute("aria-label"));
-        """
-    )
-    assert not undrawn
-    # Figures are as wide as the column and stand on the page's own background.
-    odd = driver.execute_script(
-        """
-        const page = getComputedStyle(document.body).backgroundColor;
-        return [...document.querySelectorAll(".sami-figure .sami-plot")]
-          .filter((plot) => plot.offsetParent)
-          .map((plot) => {
-            const svg = plot.querySelector(".main-svg");
-            return [svg.style.background, page, svg.clientWidth, plot.clientWidth];
-          })
-          .filter(([paper, page, drawn, room]) => paper !== page || Math.abs(drawn - room) > 1);
-        """
-    )
-    assert not odd
 
 
-def test_maths_is_set_and_readable_aloud(driver: WebDriver, address: str, page: str) -> None:
-    open_page(driver, address, page, 1280)
-    if not driver.find_elements(By.CSS_SELECTOR, ".math"):
-        pytest.skip("a page without maths")
-    chrome.settle(driver)
-    counts = driver.execute_script(
+def test_page_is_quiet_and_fits(loaded: Loaded) -> None:
+    assert not loaded.listen()
+    assert not faults_of_layout(loaded.driver, loaded.width)
+
+
+@pytest.mark.seen(containing='class="math')
+def test_maths_is_set_and_readable_aloud(loaded: Loaded) -> None:
+    counts = loaded.driver.execute_script(
         """
         return [".math", ".math mjx-container > svg", ".math mjx-assistive-mml", "[data-mjx-error]"]
           .map((each) => document.querySelectorAll(each).length);
         """
     )
-    assert counts[0] <= counts[1] == counts[2]
+    assert 0 < counts[0] <= counts[1] == counts[2]
     assert counts[3] == 0
 
 
-def test_the_theme_button_redraws_figures(driver: WebDriver, address: str, page: str) -> None:
-    open_page(driver, address, page, 1280)
-    chrome.settle(driver)
-    script = """
-        [...document.querySelectorAll(".sami-plot")].filter((each) => each.offsetParent)
-          .every((plot) => plot._fullLayout.paper_bgcolor === arguments[0])
-    """
-    wait(driver, script, "#ffffff")
-    button = driver.find_element(By.CSS_SELECTOR, ".theme-switch-button")
-    for _ in range(3):  # auto, dark, light, in an order that depends on the system's theme
-        button.click()
-        if driver.execute_script("return document.documentElement.dataset.theme") == "dark":
-            break
-    wait(driver, script, "#14181e")
-    chrome.set_theme(driver, "light")
-    wait(driver, script, "#ffffff")
+@pytest.mark.seen(containing="-poster.webp", width=400)
+def test_films_can_be_paused(loaded: Loaded) -> None:
+    driver = loaded.driver
+    films = driver.find_elements(By.CSS_SELECTOR, "figure:has(picture)")
+    assert films
+    for film in films:
+        button = film.find_element(By.CSS_SELECTOR, ".sami-film-button")
+        picture = film.find_element(By.CSS_SELECTOR, "img")
+        scroll_to(driver, picture)
+        wait(driver, "arguments[0].complete && arguments[0].currentSrc", picture)
+        assert button.text == "Pause"
+        assert "-poster." not in picture.get_property("currentSrc")
+        driver.execute_script("arguments[0].click()", button)
+        wait(driver, "arguments[0].currentSrc.includes('-poster.')", picture)
+        assert button.text == "Play"
 
 
-def test_sliders_work_and_survive_the_theme(driver: WebDriver, address: str, page: str) -> None:
-    open_page(driver, address, page, 1280)
-    chrome.settle(driver)
-    rails = driver.find_elements(By.CSS_SELECTOR, ".sami-plot .slider-rail-touch-rect")
-    if not rails:
-        pytest.skip("a page without sliders")
-    rail = rails[0]
-    state = """
-        const plot = arguments[0].closest(".sami-plot");
-        const {active = 0, steps} = plot.layout.sliders[0];
-        return [active, JSON.stringify(plot.data), active / (steps.length - 1)];
-    """
-    before = driver.execute_script(state, rail)
-    scroll_to(driver, rail)
-    aside = rail.rect["width"] / 4 * (1 if before[2] < 0.5 else -1)  # away from where it stands
-    ActionChains(driver).move_to_element_with_offset(rail, int(aside), 0).click().perform()
-    WebDriverWait(driver, 10).until(lambda d: d.execute_script(state, rail)[1] != before[1])
-    chosen = driver.execute_script(state, rail)[0]
-    assert chosen != before[0]
-
-    plot = rail.find_element(By.XPATH, "ancestor::div[contains(@class, 'sami-plot')]")
-    chrome.set_theme(driver, "dark")
-    wait(driver, "arguments[0]._fullLayout.paper_bgcolor === '#14181e'", plot)
-    assert driver.execute_script("return arguments[0].layout.sliders[0].active", plot) == chosen
-    chrome.set_theme(driver, "light")
-
-
-def test_hovering_tells_values(driver: WebDriver, address: str, page: str) -> None:
-    open_page(driver, address, page, 1280)
-    chrome.settle(driver)
+@pytest.mark.seen(containing='class="sami-figure"', width=1280)
+def test_hovering_tells_values(loaded: Loaded) -> None:
+    driver = loaded.driver
     layers = driver.find_elements(By.CSS_SELECTOR, ".sami-plot .draglayer .nsewdrag")
     layers = [each for each in layers if each.is_displayed()]
-    if not layers:
-        pytest.skip("a page without figures")
+    assert layers
     for layer in layers:
         plot = layer.find_element(By.XPATH, "ancestor::div[contains(@class, 'sami-plot')]")
         scroll_to(driver, plot)
@@ -179,20 +134,85 @@ def test_hovering_tells_values(driver: WebDriver, address: str, page: str) -> No
         if offset is None:
             continue
         ActionChains(driver).move_to_element_with_offset(layer, *offset).perform()
-        WebDriverWait(driver, 10).until(
-            lambda d, plot=plot: plot.find_elements(By.CSS_SELECTOR, ".hoverlayer .hovertext")
+        wait(driver, "arguments[0].querySelector('.hoverlayer .hovertext')", plot)
+
+
+# The position of a plot's slider, its last position, and what the plot shows.
+SLIDER = """
+    const {data, layout} = arguments[0].closest(".sami-plot");
+    const {active = 0, steps} = layout.sliders[0];
+    return [active, steps.length - 1, JSON.stringify(data)];
+"""
+
+
+def sliders(driver: WebDriver) -> list[WebElement]:
+    rails = driver.find_elements(By.CSS_SELECTOR, ".sami-plot .slider-rail-touch-rect")
+    return [each for each in rails if each.rect["width"]]  # they are clear, so never "displayed"
+
+
+@pytest.mark.seen(containing='"sliders":')
+def test_sliders_change_the_data(loaded: Loaded) -> None:
+    driver = loaded.driver
+    rails = sliders(driver)
+    assert rails
+    for rail in rails:
+        active, last, data = driver.execute_script(SLIDER, rail)
+        scroll_to(driver, rail)
+        aside = rail.rect["width"] / 4 * (1 if active < last / 2 else -1)  # away from where it is
+        ActionChains(driver).move_to_element_with_offset(rail, int(aside), 0).click().perform()
+        WebDriverWait(driver, PATIENCE, 0.05).until(
+            lambda d, rail=rail, data=data: d.execute_script(SLIDER, rail)[2] != data
         )
+        assert driver.execute_script(SLIDER, rail)[0] != active
 
 
-def test_figures_are_drawn_beside_an_amd_loader(driver: WebDriver, address: str, page: str) -> None:
+def test_the_theme_button_redraws_and_keeps_what_was_chosen(loaded: Loaded) -> None:
+    driver, other = loaded.driver, OTHER[loaded.theme]
+    chosen = [driver.execute_script(SLIDER, rail)[0] for rail in sliders(driver)]
+    button = driver.find_element(By.CSS_SELECTOR, ".theme-switch-button")
+    for _ in range(3):  # auto, dark, light, in an order that depends on the system's theme
+        driver.execute_script("arguments[0].click()", button)
+        if driver.execute_script("return document.documentElement.dataset.theme") == other:
+            break
+    wait(
+        driver,
+        """
+        [...document.querySelectorAll(".sami-plot")].filter((each) => each.offsetParent)
+          .every((plot) => plot._fullLayout?.paper_bgcolor === arguments[0])
+        """,
+        PAPER[other],
+    )
+    assert [driver.execute_script(SLIDER, rail)[0] for rail in sliders(driver)] == chosen
+    assert not faults_of_layout(driver, loaded.width)
+    assert not loaded.listen()
+
+
+def test_axe_finds_no_serious_violation(loaded: Loaded) -> None:
+    """Of colours only at one width, which they do not depend on."""
+    driver = loaded.driver
+    prepare(driver)
+    assert not violations(driver, ALL_BUT_COLORS)
+    if loaded.width == 1280:
+        for theme in PAPER:
+            chrome.set_theme(driver, theme)
+            assert not violations(driver, COLORS), theme
+
+
+def test_figures_are_drawn_beside_an_amd_loader(
+    driver: WebDriver, address: str, site: Path
+) -> None:
+    """On one page: the script that draws is the same for all of them."""
+    page = next(
+        path
+        for path in sorted(site.glob("book/*.html"), key=lambda each: each.stat().st_size)
+        if all(each in path.read_text() for each in ('class="sami-figure"', 'class="math'))
+    )
     loader = driver.execute_cdp_cmd(
         "Page.addScriptToEvaluateOnNewDocument",
         {"source": "window.define = () => {}; window.define.amd = {};"},
     )
     try:
-        open_page(driver, address, page, 1280)
-        if not driver.find_elements(By.CSS_SELECTOR, ".sami-figure"):
-            pytest.skip("a page without figures")
+        chrome.open_page(driver, f"{address}/book/{page.name}", 1280, "light")
         chrome.settle(driver)
     finally:
         driver.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", loader)
@@ -205,32 +225,19 @@ def test_figures_are_drawn_beside_an_amd_loader(driver: WebDriver, address: str,
     assert drawn and restored
 
 
-def test_films_can_be_paused(driver: WebDriver, address: str, page: str) -> None:
-    open_page(driver, address, page, 400)
-    films = driver.find_elements(By.CSS_SELECTOR, "figure:has(picture)")
-    if not films:
-        pytest.skip("a page without films")
-    for film in films:
-        button = film.find_element(By.CSS_SELECTOR, ".sami-film-button")
-        picture = film.find_element(By.CSS_SELECTOR, "img")
-        scroll_to(driver, picture)
-        wait(driver, "arguments[0].complete && arguments[0].currentSrc", picture)
-        assert button.text == "Pause"
-        assert "-poster." not in picture.get_property("currentSrc")
-        driver.execute_script("arguments[0].click()", button)
-        wait(driver, "arguments[0].currentSrc.includes('-poster.')", picture)
-        assert button.text == "Play"
-
-
-def test_search_finds_a_word(driver: WebDriver, address: str) -> None:
-    open_page(driver, address, "search.html?q=skill", 1280)
-    WebDriverWait(driver, 10).until(
-        lambda d: d.find_elements(By.CSS_SELECTOR, "#search-results li a[href*='book/']")
+@pytest.mark.parametrize(
+    ("word", "chapter"), [("InfoNCE", "05_infonce"), ("skill", "01_tasks_and_skills")]
+)
+def test_search_finds_a_word(driver: WebDriver, address: str, word: str, chapter: str) -> None:
+    chrome.open_page(driver, f"{address}/search.html?q={word}", 1280, "light")
+    wait(
+        driver,
+        "document.querySelector(arguments[0])",
+        f"#search-results li a[href*='book/{chapter}.html']",
     )
-    errors = [each for each in driver.get_log("browser") if each["level"] == "SEVERE"]
-    assert not errors
+    assert not chrome.errors(driver)
 
 
 def test_the_front_door_leads_to_the_welcome_page(driver: WebDriver, address: str) -> None:
-    open_page(driver, address, "index.html", 1280)
-    WebDriverWait(driver, 10).until(lambda d: d.current_url == f"{address}/book/welcome.html")
+    chrome.open_page(driver, f"{address}/index.html", 1280, "light")
+    wait(driver, "location.href === arguments[0]", f"{address}/book/welcome.html")
