@@ -3,7 +3,8 @@
 (() => {
   "use strict";
 
-  const wide = "mjx-container, .bd-article table, .bd-article pre, .cell_output";
+  const wide =
+    "mjx-container, .pst-scrollable-table-container, .bd-article table, .bd-article pre, .cell_output";
 
   function mark() {
     for (const each of document.querySelectorAll(wide)) {
