@@ -16,6 +16,12 @@ ALL_BUT_COLORS = """
       "color-contrast": {enabled: false}, "link-in-text-block": {enabled: false},
     }}]
 """
+# Rules whose answer depends on how wide the screen is: what scrolls, and what a menu hides.
+NARROW = """
+    [document, {runOnly: [
+      "scrollable-region-focusable", "aria-hidden-focus", "button-name", "link-name",
+    ]}]
+"""
 # A page has hundreds of texts of one colour, size and weight on one ground: two of each are judged.
 COLORS = """
     (() => {
