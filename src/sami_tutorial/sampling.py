@@ -231,6 +231,7 @@ class _Roles:
         self.fraction, self.shuffle_returns = fraction, shuffle_returns
         self.generator = generator
         self.slots, self.returns = slots, replay.returns
+        self.ranks: dict[int, tuple[Tensor, Tensor]] = {}  # of the tasks asked for so far
         self.task = replay.task[slots] if same_task == "context" else slots % replay.num_envs
         tasks, sizes = self.task.unique(return_counts=True)
         self.tasks = tasks[(fraction * sizes if self.ranked else sizes) >= 2]
@@ -244,12 +245,15 @@ class _Roles:
         return pool[torch.randint(len(pool), (n,), generator=self.generator)]
 
     def good_and_bad(self, task: Tensor) -> tuple[Tensor, Tensor]:
-        of_task = self.slots[self.task == task]
-        returns = self.returns[of_task]
-        if self.shuffle_returns:
-            returns = returns[torch.randperm(len(returns), generator=self.generator)]
-        good, bad = split_by_return(returns, self.fraction)
-        return of_task[good], of_task[bad]
+        name = int(task)
+        if name not in self.ranks or self.shuffle_returns:  # chance ranks anew each time
+            of_task = self.slots[self.task == task]
+            returns = self.returns[of_task]
+            if self.shuffle_returns:
+                returns = returns[torch.randperm(len(returns), generator=self.generator)]
+            good, bad = split_by_return(returns, self.fraction)
+            self.ranks[name] = of_task[good], of_task[bad]
+        return self.ranks[name]
 
     def of(self, task: Tensor, num_negatives: int) -> tuple[Tensor, Tensor]:
         """The slots that hold queries and positives of a task, and drawn negatives for them."""
