@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import re
 import time
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -31,8 +30,8 @@ from sami_tutorial.envs import task_sets
 from sami_tutorial.envs.cube_physics import MAX_STEPS
 from sami_tutorial.envs.cube_skills import optimal_skill
 from sami_tutorial.evaluate import EVALUATION_SEED
-from sami_tutorial.files import write_whole
 from sami_tutorial.results import data_dir, load_bytes, provenance, read_manifest, store_table
+from sami_tutorial.runs import write_table
 
 BENCHMARK = "one_change"
 ENV = "sami/CubeMove-v0"
@@ -77,10 +76,8 @@ def kept(variant: str, seed: int, checkpoint: str) -> tuple[pd.DataFrame, float]
     if not path.exists():
         start = time.process_time()
         numbers = measure(variant, seed, checkpoint)
-        buffer = BytesIO()
-        numbers.assign(seconds=time.process_time() - start).to_parquet(buffer, index=False)
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, buffer.getvalue())
+        write_table(numbers.assign(seconds=time.process_time() - start), path)
     numbers = pd.read_parquet(path)
     return numbers.drop(columns="seconds"), float(numbers["seconds"].iloc[0])
 
