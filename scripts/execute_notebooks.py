@@ -4,8 +4,8 @@
 
 A notebook is written back only when it ran to its end without an error, without a word on standard
 error, within the time and the memory. Metadata that changes with the machine or the editor is
-dropped, so that a diff shows what changed in the book. How long a run took, and with which
-versions, is noted for the book's status page.
+dropped, so that a diff shows what changed in the book. How much processor time a run took, and
+with which versions, is noted for the book's status page.
 """
 
 from __future__ import annotations
@@ -52,12 +52,16 @@ class Report:
 
     path: Path
     seconds: float = 0.0
+    cpu_seconds: float = 0.0  # of the kernel and what it starts, whatever else the machine does
     peak_bytes: int = 0
     problems: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         verdict = "FAILED" if self.problems else "ok"
-        line = f"{verdict:6} {self.seconds:6.1f} s {self.peak_bytes / 1e9:5.2f} GB  {self.path}"
+        line = (
+            f"{verdict:6} {self.seconds:6.1f} s ({self.cpu_seconds:.1f} s of processor) "
+            f"{self.peak_bytes / 1e9:5.2f} GB  {self.path}"
+        )
         return "\n".join([line, *(indent(problem, "    ") for problem in self.problems)])
 
 
@@ -69,6 +73,7 @@ class Watch(threading.Thread):
         self.client = client
         self.budget = budget
         self.peak_bytes = 0
+        self.cpu_seconds = 0.0
         self.exceeded = ""
         self._start_time = time.monotonic()
         self._finished = threading.Event()
@@ -80,6 +85,7 @@ class Watch(threading.Thread):
                 continue
             processes = family(pid)
             self.peak_bytes = max(self.peak_bytes, sum(resident_bytes(p) for p in processes))
+            self.cpu_seconds = max(self.cpu_seconds, sum(cpu_seconds(p) for p in processes))
             if time.monotonic() - self._start_time > self.budget.seconds:
                 self.exceeded = f"ran longer than {self.budget.seconds:g} s"
             elif self.peak_bytes > self.budget.gigabytes * 1e9:
@@ -110,6 +116,14 @@ def resident_bytes(process: psutil.Process) -> int:
         return int(process.memory_info().rss)
     except psutil.NoSuchProcess:
         return 0
+
+
+def cpu_seconds(process: psutil.Process) -> float:
+    """Processor time of a process and of its children that have ended; 0 once it is gone."""
+    try:
+        return float(sum(process.cpu_times()[:4]))
+    except psutil.NoSuchProcess:
+        return 0.0
 
 
 def kill(process: psutil.Process) -> None:
@@ -188,6 +202,7 @@ def run(client: NotebookClient, path: Path, budget: Budget, **start: object) -> 
     finally:
         watch.stop()
         report.seconds = time.monotonic() - begin
+        report.cpu_seconds = watch.cpu_seconds
         report.peak_bytes = watch.peak_bytes
     if not report.problems:
         report.problems += problems(client.nb)
@@ -240,7 +255,7 @@ def main() -> int:
             report = future.result()
             failed += bool(report.problems)
             if not report.problems:
-                record(report.path, report.seconds, report.peak_bytes)
+                record(report.path, report.cpu_seconds, report.peak_bytes)
             bar.write(str(report))
             bar.update()
     return int(failed > 0)

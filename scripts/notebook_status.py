@@ -43,7 +43,7 @@ def record(notebook: Path, seconds: float, peak_bytes: int) -> None:
 
     Args:
         notebook: as it was written back.
-        seconds: wall-clock of the run.
+        seconds: processor time of the run: its length on one core that has no other work.
         peak_bytes: most memory that its kernel held.
     """
     file = notebook.with_name(STATUS)

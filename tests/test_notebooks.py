@@ -57,6 +57,24 @@ def test_outputs_are_written_back_and_metadata_is_normal(tmp_path: Path) -> None
     assert list(tmp_path.iterdir()) == [path]
 
 
+WORK = """
+import resource, subprocess, sys, time
+subprocess.run([sys.executable, "-c", "import time\\nwhile time.process_time() < 1: pass"])
+time.sleep(1)
+own, childrens = map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+own.ru_utime + own.ru_stime + childrens.ru_utime + childrens.ru_stime
+"""
+
+
+def test_processor_time_is_the_kernels_and_its_childrens_and_no_waiting(tmp_path: Path) -> None:
+    path = write(tmp_path / "work.ipynb", WORK)
+    report = execute(path, Budget())
+    assert report.problems == []
+    told = float(nbformat.read(path, as_version=4).cells[0].outputs[0].data["text/plain"])
+    assert told - 0.3 < report.cpu_seconds < told + 0.7
+    assert report.cpu_seconds < report.seconds
+
+
 @pytest.mark.parametrize(
     ("source", "budget", "problem"),
     [
