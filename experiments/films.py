@@ -1,10 +1,18 @@
-"""The films of chapter 1: one policy per body, the same policy under different features.
+"""The films of chapter 1, and the small ones behind the dots of chapter 13's pictures.
 
     python experiments/films.py                              # about 25 minutes on one core
+    python experiments/films.py --thumbnails crippledhalfcheetah         # about 15 minutes
 
-Each policy is a context-free SAC trained on the training tasks of its body. The films and their
-posters go to book/_static/videos, with the command, config and commit of each in manifest.json
-there. Finished policies are kept in runs/films and used again on the next call.
+Without an option: one policy per body, the same policy under different features. Each policy is a
+context-free SAC trained on the training tasks of its body. The films and their posters go to
+book/_static/videos, with the command, config and commit of each in manifest.json there. Finished
+policies are kept in runs/films and used again on the next call.
+
+With ``--thumbnails``: one film for each method and task of ``embeddings/<benchmark>.parquet``, in
+book/_static/thumbnails with its own manifest.json. It shows the end of the first episode that was
+recorded there, up to the step after which the embedding was kept, by the same stored policy. So
+that it is that very episode, all episodes are played again as they were recorded, side by side, and
+nothing is filmed unless every embedding comes out as it is stored.
 """
 
 from __future__ import annotations
@@ -12,21 +20,40 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import gymnasium as gym
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from sami_tutorial.results import store_bytes
+from sami_tutorial.agents import FrozenPolicy
+from sami_tutorial.embeddings import Trajectories, record
+from sami_tutorial.evaluate import EVALUATION_SEED
+from sami_tutorial.results import load_bytes, load_table, provenance, store_bytes
 from sami_tutorial.train import recipe, train
-from sami_tutorial.video import record_episode, save_video
+from sami_tutorial.video import THUMBNAIL_SIZE, Frame, film_name, record_episode, save_video
 
-VIDEOS = Path(__file__).parents[1] / "book" / "_static" / "videos"
+STATIC = Path(__file__).parents[1] / "book" / "_static"
+VIDEOS = STATIC / "videos"
+THUMBNAILS = STATIC / "thumbnails"
+COMMAND = "python experiments/films.py"
+
+# Chapter 1
 SIZE = (384, 216)  # pixels
 FPS = 20  # at most about so many pictures per second
 SECONDS = 5.0
 EPISODE_SEED = 7
+MOST_BYTES = 200_000
+
+# Chapter 13
+PICTURES = 24
+"""Of a thumbnail, the last of them the state after the episode's last step."""
+MOST_BYTES_OF_A_THUMBNAIL = 30_000
 
 
 @dataclass(frozen=True)
@@ -36,13 +63,7 @@ class Film:
 
     @property
     def name(self) -> str:
-        values = self.context.items()
-        features = [f"{k}{v:g}" for k, v in values if not k.startswith("crippled_")]
-        features += [
-            k.replace("crippled_", "joint") for k, v in values if k.startswith("crippled_")
-        ]
-        body = self.env.removeprefix("sami/").removesuffix("-v0").lower()
-        return "_".join([body, *(features or ["nominal"])]).replace(".", "p")
+        return film_name(self.env.removeprefix("sami/").removesuffix("-v0").lower(), self.context)
 
 
 FILMS = (
@@ -55,14 +76,25 @@ FILMS = (
 )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--run-dir", type=Path, default=Path("runs/films"))
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
+def store_film(
+    name: str, frames: Sequence[Frame], fps: float, max_bytes: int, **origin: Any
+) -> None:
+    """A film and its poster in a folder, and how they came about in its manifest."""
+    with tempfile.TemporaryDirectory() as folder:
+        path, poster = Path(folder) / "film.webp", Path(folder) / "poster.webp"
+        size = save_video(frames, path, poster, fps, max_bytes)
+        for suffix, file in ((".webp", path), ("-poster.webp", poster)):
+            store_bytes(name + suffix, file.read_bytes(), **origin)
+    print(f"{name}: {size / 1000:.0f} kB", flush=True)
+
+
+# ---------------------------------------------------------------------- chapter 1
+
+
+def film_trained_policies(run_dir: Path) -> None:
     for env_id in dict.fromkeys(film.env for film in FILMS):
         config = recipe(env_id, method="sac", seed=0)
-        finished = train(config, arguments.run_dir / env_id.removeprefix("sami/"))
+        finished = train(config, run_dir / env_id.removeprefix("sami/"))
         wall_seconds = finished.curve["wall_seconds"].iloc[-1]
         for film in (each for each in FILMS if each.env == env_id):
             env = gym.make(env_id, render_mode="rgb_array", camera_name="track")
@@ -78,20 +110,127 @@ def main() -> None:
                 size=SIZE,
             )
             env.close()
-            with tempfile.TemporaryDirectory() as folder:
-                path, poster = Path(folder) / "film.webp", Path(folder) / "poster.webp"
-                size = save_video(frames, path, poster, fps, max_bytes=200_000)
-                for suffix, file in ((".webp", path), ("-poster.webp", poster)):
-                    store_bytes(
-                        film.name + suffix,
-                        file.read_bytes(),
-                        command="python experiments/films.py",
-                        config=json.loads(config.to_json())
-                        | {"context": film.context, "episode_seed": EPISODE_SEED},
-                        wall_seconds=round(float(wall_seconds), 1),
-                        directory=VIDEOS,
-                    )
-            print(f"{film.name}: {size / 1000:.0f} kB")
+            store_film(
+                film.name,
+                frames,
+                fps,
+                MOST_BYTES,
+                command=COMMAND,
+                config=json.loads(config.to_json())
+                | {"context": film.context, "episode_seed": EPISODE_SEED},
+                wall_seconds=round(float(wall_seconds), 1),
+                directory=VIDEOS,
+            )
+
+
+# ---------------------------------------------------------------------- chapter 13
+
+
+class EndlessFloor(gym.Wrapper):
+    """A MuJoCo body on a floor that is drawn without an edge, for one that runs far.
+
+    Only the looks change: for contacts, every plane is endless.
+    """
+
+    TILES_PER_METRE = 0.75  # as close as they are on Gymnasium's floor
+
+    def reset(self, **arguments: Any) -> tuple[Any, dict[str, Any]]:
+        outcome = super().reset(**arguments)
+        model = self.env.unwrapped.model  # type: ignore[attr-defined]
+        floor = model.geom("floor")
+        material = int(floor.matid[0])
+        model.geom_size[floor.id, :2] = 0.0  # MuJoCo's sign for endless
+        model.mat_texuniform[material] = True
+        model.mat_texrepeat[material] = self.TILES_PER_METRE
+        return outcome
+
+
+class Replay:
+    """Plays recorded actions, and sees to it that they lead where they led before."""
+
+    def __init__(self, observations: NDArray[np.float32], actions: NDArray[np.float32]):
+        self.recorded = zip(observations, actions, strict=False)  # one observation more: the last
+
+    def __call__(self, observation: NDArray[np.floating]) -> NDArray[np.float32]:
+        expected, action = next(self.recorded)
+        if not np.array_equal(observation.astype(np.float32), expected):
+            raise RuntimeError("the episode left its recorded path, so it is not the one recorded")
+        return action
+
+
+def film_the_end(
+    env: gym.Env, played: Trajectories, i: int, seed: int, context: Any
+) -> list[Frame]:
+    """The last ``PICTURES`` states of one of the recorded episodes."""
+    steps = played.action.shape[1]
+    width, height = THUMBNAIL_SIZE
+    frames = record_episode(
+        env,
+        Replay(played.observation[i], played.action[i]),
+        seed=seed,
+        options={"context": context},
+        start=steps + 1 - PICTURES,
+        size=(width, width * 3 // 4),
+    )
+    return [frame[-height:] for frame in frames]  # what is above is sky
+
+
+def film_pictured_episodes(benchmark: str) -> None:
+    name = f"embeddings/{benchmark}.parquet"
+    table = load_table(name)
+    origin = provenance(name)
+    env_id, seed = origin["config"]["env"], origin["config"]["picture_seed"]
+    env = gym.make(env_id, render_mode="rgb_array", camera_name="track", width=480, height=360)
+    env = EndlessFloor(env)
+    for method, rows in table.groupby("method", sort=False):
+        began = time.perf_counter()
+        checkpoint = f"checkpoints/{benchmark}/{method}/seed{seed}.safetensors"
+        contexts = [json.loads(each) for each in rows["context"]]
+        seeds = (EVALUATION_SEED + rows["episode"]).tolist()
+        played = record(FrozenPolicy(load_bytes(checkpoint), seed), env_id, contexts, seeds)
+        stored = rows.filter(regex=r"^c_\d+$").to_numpy()
+        if not np.array_equal(played.embedding[:, -1], stored):
+            raise SystemExit(
+                f"{checkpoint} does not lead to the embeddings of {name} on this machine, so its "
+                "films would be of other episodes. Make the table here first, with: "
+                + origin["command"]
+            )
+        recorded = time.perf_counter()
+        for i in np.flatnonzero(rows["episode"] == 0).tolist():
+            filmed = time.perf_counter()
+            frames = film_the_end(env, played, i, seeds[i], contexts[i])
+            store_film(
+                film_name(f"{benchmark}_{method}", contexts[i]),
+                frames,
+                env.metadata["render_fps"],
+                MOST_BYTES_OF_A_THUMBNAIL,
+                command=f"{COMMAND} --thumbnails {benchmark}",
+                config={
+                    "embeddings": name,
+                    "checkpoint": checkpoint,
+                    "context": contexts[i],
+                    "episode_seed": seeds[i],
+                    "episode_return": float(rows["episode_return"].iloc[i]),
+                    "pictures": PICTURES,
+                },
+                wall_seconds=round(recorded - began + time.perf_counter() - filmed, 1),
+                directory=THUMBNAILS,
+            )
+    env.close()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--run-dir", type=Path, default=Path("runs/films"))
+    parser.add_argument(
+        "--thumbnails", metavar="BENCHMARK", help="films of the episodes of its stored embeddings"
+    )
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    if arguments.thumbnails:
+        film_pictured_episodes(arguments.thumbnails)
+    else:
+        film_trained_policies(arguments.run_dir)
 
 
 if __name__ == "__main__":

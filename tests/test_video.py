@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 import sami_tutorial  # noqa: F401  (registers the environments)
-from sami_tutorial.video import record_episode, save_video
+from sami_tutorial.video import film_name, record_episode, save_video
 
 
 class Counter(gym.Env):
@@ -61,6 +61,33 @@ def test_frames_kept(every: int, max_steps: int | None, expected: list[int]) -> 
     frames = record_episode(env, lambda o: o + 1, seed=0, every=every, max_steps=max_steps)
     assert grey_levels(frames) == expected
     assert all(frame.shape == (6, 8, 3) and frame.dtype == np.uint8 for frame in frames)
+
+
+@pytest.mark.parametrize(
+    ("start", "every", "expected"), [(8, 1, [8, 9, 10]), (3, 4, [3, 7]), (10, 5, [10])]
+)
+def test_a_film_can_begin_later(start: int, every: int, expected: list[int]) -> None:
+    frames = record_episode(Counter(), lambda o: o + 1, seed=0, start=start, every=every)
+    assert grey_levels(frames) == expected
+
+
+@pytest.mark.parametrize(("start", "message"), [(11, "over after 10 steps"), (-1, "0 or more")])
+def test_a_film_begins_within_the_episode(start: int, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        record_episode(Counter(), lambda o: o + 1, seed=0, start=start)
+
+
+@pytest.mark.parametrize(
+    ("context", "expected"),
+    [
+        ({}, "body_nominal"),
+        ({"mass": 0.25, "damping": 2.0}, "body_mass0p25_damping2"),
+        ({"crippled_0": 1.0, "crippled_3": 1.0}, "body_joint0_joint3"),
+        ({"crippled_0": 0.0}, "body_nominal"),
+    ],
+)
+def test_films_are_named_for_their_task(context: dict[str, float], expected: str) -> None:
+    assert film_name("body", context) == expected
 
 
 def test_pictures_are_scaled_and_options_reach_the_reset() -> None:

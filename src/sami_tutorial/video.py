@@ -15,11 +15,15 @@ shows them as ::
     </figure>
 
 Used from chapter 1, *Tasks and skills*, on.
+
+Small films under ``book/_static/thumbnails`` go with the dots of a picture and are shown when a
+reader points at one (:func:`sami_tutorial.figures.add_films`): chapter 13, *What the embedding
+knows*.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -33,7 +37,27 @@ from sami_tutorial.files import write_whole
 
 Frame = NDArray[np.uint8]  # (height, width, 3): red, green, blue
 
+THUMBNAIL_SIZE = (240, 135)
+"""Width and height in pixels of the films that go with a figure's dots; the page keeps room."""
+
 _QUALITIES = (80, 65, 50, 35, 20)
+
+
+def film_name(prefix: str, context: Mapping[str, float]) -> str:
+    """The name of a film without its ending, e.g. ``"hopper_mass0p25_damping2"``.
+
+    Args:
+        prefix: what plays, e.g. a body or a benchmark and a method.
+        context: the task's features; those at rest (a ``crippled_<i>`` of 0) may be left out.
+    """
+    features = [
+        f"joint{name.removeprefix('crippled_')}"
+        if name.startswith("crippled_")
+        else f"{name}{value:g}".replace(".", "p")
+        for name, value in context.items()
+        if value or not name.startswith("crippled_")
+    ]
+    return "_".join([prefix, *(features or ["nominal"])])
 
 
 def record_episode(
@@ -42,11 +66,12 @@ def record_episode(
     *,
     seed: int,
     options: dict[str, Any] | None = None,
+    start: int = 0,
     every: int = 1,
     max_steps: int | None = None,
     size: tuple[int, int] | None = None,
 ) -> list[Frame]:
-    """Plays one episode and returns its pictures, the first state included.
+    """Plays one episode and returns its pictures, the state after ``start`` steps first.
 
     A film of them runs in real time at ``env.metadata["render_fps"] / every`` frames per second.
 
@@ -55,31 +80,37 @@ def record_episode(
         policy: from observation to action.
         seed: of the episode.
         options: of the reset, e.g. ``{"context": {"mass": 2.0}}``.
-        every: keep one picture in so many steps.
+        start: the steps that pass before the first picture.
+        every: keep one picture in so many steps, counted from ``start``.
         max_steps: stop after so many steps; None plays to the end of the episode.
         size: (width, height) in pixels to scale the pictures to; None keeps them as drawn.
 
     Raises:
-        ValueError: for an environment that draws no RGB pictures, or a number below 1.
+        ValueError: for an environment that draws no RGB pictures, a negative ``start``, one that
+            the episode does not reach, or another number below 1.
     """
     if env.render_mode != "rgb_array":
         raise ValueError(
             f"env has render_mode {env.render_mode!r}; make it with render_mode='rgb_array'"
         )
+    if start < 0:
+        raise ValueError(f"start is {start!r}; give a number of steps, 0 or more")
     if every < 1:
         raise ValueError(f"every is {every!r}; give an integer of at least 1")
     if max_steps is not None and max_steps < 1:
         raise ValueError(f"max_steps is {max_steps!r}; give an integer of at least 1, or None")
 
     observation, _ = env.reset(seed=seed, options=options)
-    frames = [_picture(env, size)]
+    frames = [] if start else [_picture(env, size)]
     steps, done = 0, False
     while not done and steps != max_steps:
         observation, _, terminated, truncated, _ = env.step(policy(observation))
         steps += 1
         done = terminated or truncated
-        if steps % every == 0:
+        if steps >= start and (steps - start) % every == 0:
             frames.append(_picture(env, size))
+    if not frames:
+        raise ValueError(f"start is {start}, but the episode was over after {steps} steps")
     return frames
 
 
