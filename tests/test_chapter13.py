@@ -5,19 +5,26 @@ Each stands here as a condition, so that new data under an old sentence show. Th
 are written by the chapter's own code.
 """
 
+import io
+import json
 from collections import Counter
+from pathlib import Path
 
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
 from notebook_cells import tagged_cells
+from PIL import Image
 from sklearn.metrics import adjusted_mutual_info_score, mutual_info_score, silhouette_score
 from sklearn.metrics.cluster import contingency_matrix, expected_mutual_information
 
+from sami_tutorial import figures
 from sami_tutorial.embeddings import cluster_agreement, islands
 from sami_tutorial.envs import make_vec, task_sets
 from sami_tutorial.evaluate import EVALUATION_SEED, interval
-from sami_tutorial.results import load_table
+from sami_tutorial.results import load_bytes, load_table, provenance
+from sami_tutorial.video import THUMBNAIL_SIZE, film_name
 
 CUBE = "sami/CubeMove-v0"
 FOUR = ("tesac", "ccm", "satesac", "saccm")
@@ -243,3 +250,74 @@ def test_a_robots_parts_of_the_variance_are_its_whole(name):
     share = table[table["measure"] == "share of variance"]
     total = share.groupby(["method", "seed", "source"])["value"].sum()
     assert np.allclose(total, 1, atol=0.01)
+
+
+# ---------------------------------------------------------------------- films of the half-cheetah
+
+
+BOOK = Path(__file__).parents[1] / "book"
+
+
+@pytest.fixture(scope="module")
+def walks():
+    """The drawn episodes of the half-cheetah, each with the film of its method and task."""
+    table = load_table("embeddings/crippledhalfcheetah.parquet")
+    contexts = table["context"].map(json.loads)
+    films = [
+        film_name(f"crippledhalfcheetah_{method}", context)
+        for method, context in zip(table["method"], contexts, strict=True)
+    ]
+    return table.assign(film=films, features=contexts)
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    """The stored figure whose dots have films."""
+    notebook = nbformat.read(BOOK / "13_what_the_embedding_knows.ipynb", as_version=4)
+    plots = (
+        output["data"][figures.PLOTLY_MIME]
+        for cell in notebook.cells
+        if cell.cell_type == "code"
+        for output in cell.outputs
+        if figures.PLOTLY_MIME in output.get("data", {})
+    )
+    (found,) = (plot for plot in plots if figures.films_of(plot["layout"]))
+    return found
+
+
+def test_every_dot_has_the_film_of_its_method_and_task(walks, drawn):
+    def place(x, y, film):
+        return f"{x:.5g}", f"{y:.5g}", film
+
+    dots = Counter(
+        place(*dot)
+        for trace in drawn["data"]
+        if "customdata" in trace
+        for dot in zip(trace["x"], trace["y"], trace["customdata"], strict=True)
+    )
+    assert dots == Counter(map(place, walks["umap_x"], walks["umap_y"], walks["film"]))
+
+
+def test_each_film_shows_the_first_episode_of_a_task_and_says_so(walks, drawn):
+    films = figures.films_of(drawn["layout"])
+    folder = BOOK / films["folder"]
+    first = walks[walks["episode"] == 0]
+    assert set(first["film"]) == films["each"].keys() and len(first) == 60
+    at_rest = 0
+    for row in first.itertuples():
+        made = provenance(f"{row.film}.webp", folder)["config"]
+        assert made["checkpoint"].endswith(f"/{row.method}/seed{row.seed}.safetensors")
+        assert made["context"] == row.features
+        assert made["episode_seed"] == EVALUATION_SEED
+        assert made["episode_return"] == row.episode_return
+        caption = films["each"][row.film]["caption"]
+        policy = f"{figures.METHOD_NAMES[row.method]}, seed {row.seed}"
+        assert caption.endswith(f"{policy}, return {row.episode_return:.0f}.")
+        film, poster = (
+            Image.open(io.BytesIO(load_bytes(row.film + ending, folder)))
+            for ending in (".webp", "-poster.webp")
+        )
+        assert film.size == poster.size == THUMBNAIL_SIZE
+        assert film.n_frames in (1, made["pictures"])
+        at_rest += film.n_frames == 1
+    assert at_rest > 0  # the text says that some have come to rest

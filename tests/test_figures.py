@@ -358,6 +358,48 @@ def test_video_is_named_or_embedded(tmp_path, monkeypatch):
         figures.video_html("a.webp", alt="", caption="y")
 
 
+def dots(*films: str | None) -> go.Figure:
+    """A figure with two traces: one whose dots have these films, one without."""
+    figure = figures.new_figure("a", "b").add_scatter(y=[1, 2], customdata=np.array(films))
+    return figure.add_scatter(y=[1, 2])
+
+
+FILMS = {"a": figures.DotFilm("task 1", "Runs."), "b": figures.DotFilm("task 2", "Falls.")}
+
+
+def test_films_reach_the_page_with_their_words():
+    figure = dots("a", "b")
+    assert figures.films_of(figure.layout.to_plotly_json()) == {}
+    figures.add_films(figure, FILMS, folder="_static/x", prompt="Point.")
+    content = figures.bundle(figure, alt="Dots.")[0][figures.PLOTLY_MIME]
+    assert content["data"][0]["customdata"] == ["a", "b"]
+    assert figures.films_of(json.loads(json.dumps(content["layout"]))) == {
+        "folder": "_static/x",
+        "prompt": "Point.",
+        "each": {
+            "a": {"label": "task 1", "caption": "Runs."},
+            "b": {"label": "task 2", "caption": "Falls."},
+        },
+    }
+
+
+@pytest.mark.parametrize(
+    ("named", "options", "message"),
+    [
+        (("a", "c"), {}, r"no entry for the dots' \['c'\] and no dot for its \['b'\]"),
+        (("a", "a"), {}, r"no dot for its \['b'\]"),
+        (("a", "b"), {"prompt": " "}, "prompt is empty"),
+        (("a", "b"), {"films": {**FILMS, "b": figures.DotFilm("", "x")}}, "label of b is empty"),
+        (("a", "b"), {"films": {**FILMS, "a": figures.DotFilm("x", "")}}, "caption of a is empty"),
+        (("a", "b"), {"folder": "videos"}, "'videos'.*below '_static/'"),
+    ],
+)
+def test_films_must_fit_their_dots(named, options, message):
+    given = {"films": FILMS, "folder": "_static/x", "prompt": "Point."} | options
+    with pytest.raises(ValueError, match=message):
+        figures.add_films(dots(*named), given.pop("films"), **given)
+
+
 def test_translucent():
     assert figures.translucent("#0a80ff", 0.25) == "rgba(10,128,255,0.25)"
     for color, alpha in (("red", 0.5), ("#0a80ff", 1.5)):

@@ -249,6 +249,22 @@ def test_a_figures_command_is_that_of_the_data_behind_it(tmp_path, cells, comman
     assert list(reading_aids.figures_of(path, MANIFEST)) == [(alt, expected)]
 
 
+def test_a_figures_commands_are_those_of_its_dots_films_too(tmp_path):
+    path = notebook(tmp_path / "n.ipynb", "show(load_table('one'))", figure_in=(0,))
+    films = tmp_path / "_static" / "thumbnails" / "manifest.json"
+    films.parent.mkdir()
+    made = {"a.webp": {"command": "film a"}, "b.webp": {"command": "film b"}}
+    films.write_text(json.dumps({"files": made}))
+    whole = nbformat.read(path, as_version=4)
+    of_dots = {"folder": "_static/thumbnails", "each": {"a": {}}}
+    whole.cells[0].outputs[0].data[reading_aids.PLOTLY_MIME] = {
+        "layout": {"meta": {"films": of_dots}}
+    }
+    nbformat.write(whole, path)
+    found = list(reading_aids.figures_of(path, MANIFEST))
+    assert found == [("figure of cell 0", ["film a", "make one"])]
+
+
 @pytest.fixture(scope="module")
 def index() -> str:
     return reading_aids.figure_index(ROOT)

@@ -23,7 +23,7 @@ from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 from sphinx.util import logging
 
-from sami_tutorial.figures import PLOTLY_MIME
+from sami_tutorial.figures import PLOTLY_MIME, films_of
 
 sys.path.append(str(Path(__file__).parents[2] / "scripts"))
 from notebook_status import STATUS, code_hash
@@ -213,7 +213,8 @@ def figures_of(notebook: Path, manifest: dict[str, Any]) -> Iterator[tuple[str, 
     """Text alternative and commands of every figure of a notebook, in the page's order.
 
     The commands are those of the manifest's entries for the stored files that the figure's cell
-    uses; none, if all of it was computed when the notebook ran.
+    uses, and those of the films behind its dots; none, if all of it was computed when the notebook
+    ran.
     """
     flow = DataFlow()
     films = json.loads((notebook.parent / FILMS).read_text())["files"]
@@ -234,10 +235,22 @@ def figures_of(notebook: Path, manifest: dict[str, Any]) -> Iterator[tuple[str, 
         for output in cell.outputs:
             data = output.get("data", {})
             if PLOTLY_MIME in data:
-                yield output.metadata[PLOTLY_MIME]["alt"], sorted(commands)
+                shown = films_of(data[PLOTLY_MIME].get("layout", {}))
+                yield (
+                    output.metadata[PLOTLY_MIME]["alt"],
+                    sorted(commands | film_commands(shown, notebook.parent)),
+                )
             elif FILM in "".join(data.get("text/html", "")):
                 name = STATIC_FILM.search("".join(data["text/html"]))[1]
                 yield "".join(data["text/plain"]), [films[name]["command"]]
+
+
+def film_commands(films: dict[str, Any], book: Path) -> set[str]:
+    """What made the films behind a figure's dots, see ``sami_tutorial.figures.films_of``."""
+    if not films:
+        return set()
+    made = json.loads((book / films["folder"] / "manifest.json").read_text())["files"]
+    return {made[f"{name}.webp"]["command"] for name in films["each"]}
 
 
 def title(notebook: Path) -> str:

@@ -11,6 +11,7 @@ import html
 import json
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 from sphinx.util import logging
 
-from sami_tutorial.figures import PLOTLY_MIME, page_style
+from sami_tutorial.figures import PLOTLY_MIME, films_of, page_style
 
 LOGGER = logging.getLogger(__name__)
 DEFAULT_HEIGHT = 450
@@ -48,11 +49,28 @@ class PlotlyRenderer:
                 subtype="plotly",
                 line=data.line,
             )
+        for file in missing_films(data.content["layout"], renderer):
+            renderer.logger.warning(f"there is no file {file}", subtype="plotly", line=data.line)
         return [nodes.raw("", figure_html(data.content, alt), format="html")]
 
 
+def missing_films(
+    layout: dict[str, Any], renderer: myst_nb_render.NbElementRenderer
+) -> Iterator[str]:
+    """Names of the films and stills of a figure's dots that are not there."""
+    films = films_of(layout)
+    for name in films.get("each", ()):
+        for file in (f"{films['folder']}/{name}.webp", f"{films['folder']}/{name}-poster.webp"):
+            if not (Path(renderer.source).parent / file).is_file():
+                yield file
+
+
 def figure_html(content: dict[str, Any], alt: str) -> str:
-    """The figure's markup: a place to draw in, its JSON without a template, its alternative."""
+    """The figure's markup: a place to draw in, its JSON without a template, its alternative.
+
+    Where its dots have films, room for one of them follows; it is no part of the figure, which is
+    one picture to a screen reader. ``thumbnails.js`` fills it.
+    """
     layout = {key: value for key, value in content["layout"].items() if key != "template"}
     figure = {"data": content["data"], "layout": layout, "config": content.get("config", {})}
     if content.get("frames"):
@@ -61,11 +79,18 @@ def figure_html(content: dict[str, Any], alt: str) -> str:
     text = json.dumps(figure, separators=(",", ":"), ensure_ascii=False).replace("<", "\\u003c")
     label = html.escape(alt)
     height = layout.get("height", DEFAULT_HEIGHT)
+    films = films_of(layout)
+    room = ""
+    if films:
+        room = (
+            '<div class="sami-thumbnail" role="group" aria-label="Films of the dots above">'
+            f"<p>{html.escape(films['prompt'])}</p></div>"
+        )
     return (
         f'<figure class="sami-figure" role="img" aria-label="{label}">'
         f'<div class="sami-plot" style="min-height:{height}px"></div>'
         f'<script type="application/json">{text}</script>'
-        f"<noscript><p>{label}</p></noscript></figure>"
+        f"<noscript><p>{label}</p></noscript></figure>{room}"
     )
 
 
@@ -116,8 +141,11 @@ def finish_page(
     if 'class="sami-figure"' in body:
         app.add_js_file("figure-style.js")
         app.add_js_file("figures.js")
-    if '-poster.webp"' in body:
+    dots_have_films = 'class="sami-thumbnail"' in body
+    if '-poster.webp"' in body or dots_have_films:
         app.add_js_file("films.js")
+    if dots_have_films:
+        app.add_js_file("thumbnails.js")
 
     def on_page(match: re.Match[str]) -> str:
         name = match[2]
@@ -142,4 +170,4 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("env-get-outdated", stale_pages)
     app.connect("html-page-context", finish_page)
     # Raised when the markup changes, so that pages from an older build are read again.
-    return {"version": "1", "env_version": 2, "parallel_read_safe": True}
+    return {"version": "1", "env_version": 3, "parallel_read_safe": True}

@@ -66,6 +66,7 @@
     await Plotly.newPlot(plot, spec);
     drawn.add(plot);
     figure.dataset.drawn = "";
+    figure.dispatchEvent(new CustomEvent("sami-drawn", { bubbles: true }));
     if (plot.sami.theme !== theme()) await retheme(plot);
     let width = plot.clientWidth;
     new ResizeObserver(() => {

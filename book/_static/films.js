@@ -1,5 +1,6 @@
 // Gives every film (an animated picture with a poster) a button that pauses and plays it. The poster
 // is the picture's <source>: which of the two shows is decided by that source's media query.
+// Other scripts give one to a film that comes later with samiFilmButton(source).
 (() => {
   "use strict";
 
@@ -25,6 +26,8 @@
     picture.replaceWith(frame);
     frame.append(picture, button);
   }
+
+  window.samiFilmButton = addButton;
 
   const start = () =>
     document.querySelectorAll('picture > source[srcset*="-poster."]').forEach(addButton);

@@ -15,7 +15,7 @@ import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -553,6 +553,68 @@ def add_menu(figure: go.Figure, labels: Sequence[str]) -> None:
             }
         ],
     )
+
+
+class DotFilm(NamedTuple):
+    """What stands beside a film that goes with dots of a figure; see :func:`add_films`.
+
+    ``label`` says in a few words what plays, e.g. a task: films of one label in different traces
+    are the same thing done by different policies. ``caption`` is a sentence or two.
+    """
+
+    label: str
+    caption: str
+
+
+def add_films(figure: go.Figure, films: Mapping[str, DotFilm], *, folder: str, prompt: str) -> None:
+    """Films of what a figure's dots stand for; the book's page shows that of a dot pointed at.
+
+    A trace names the film of each of its dots in ``customdata``; a trace without has no films. The
+    page keeps room for one film under the figure and loads it when a reader points at a dot, taps
+    it, or chooses its label in a menu that lists what is drawn (``thumbnails.js``). In a live
+    kernel the figure is shown without films.
+
+    Args:
+        figure: its traces are there and hold the names.
+        films: by name: the file is ``<folder>/<name>.webp``, its still ``<name>-poster.webp``, both
+            of ``sami_tutorial.video.THUMBNAIL_SIZE``.
+        folder: relative to the notebook and within the site's static files, e.g.
+            "_static/thumbnails".
+        prompt: stands in the room of the film as long as none was asked for.
+
+    Raises:
+        ValueError: for an empty text, a folder outside _static, a dot with an unknown film, or a
+            film that no dot has.
+    """
+    texts = {"prompt": prompt}
+    for name, film in films.items():
+        texts |= {f"label of {name}": film.label, f"caption of {name}": film.caption}
+    empty = [name for name, text in texts.items() if not text.strip()]
+    if empty:
+        raise ValueError(f"{empty[0]} is empty; say what is to be read there")
+    if not folder.startswith("_static/"):
+        raise ValueError(f"folder is {folder!r}; the page finds films below '_static/' only")
+    named = {
+        str(name) for trace in figure.data if trace.customdata is not None
+        for name in trace.customdata
+    }  # fmt: skip
+    if named != films.keys():
+        raise ValueError(
+            f"films has no entry for the dots' {sorted(named - films.keys())} and no dot for its "
+            f"{sorted(films.keys() - named)}; name in customdata exactly the films that are given"
+        )
+    entries = {name: film._asdict() for name, film in films.items()}
+    figure.update_layout(meta={"films": {"folder": folder, "prompt": prompt, "each": entries}})
+
+
+def films_of(layout: Mapping[str, Any]) -> dict[str, Any]:
+    """What :func:`add_films` left in a figure's layout, or nothing.
+
+    Returns:
+        ``folder``, ``prompt``, and ``each``: by name, a film's ``label`` and ``caption``.
+    """
+    meta = layout.get("meta")
+    return meta.get("films", {}) if isinstance(meta, dict) else {}
 
 
 def compact(value: Any) -> Any:

@@ -68,6 +68,36 @@ def test_a_figure_without_alternative_warns():
     assert len(warnings) == 1 and "text alternative" in warnings[0]
 
 
+def test_dots_with_films_leave_room_for_one_and_every_film_is_there(tmp_path):
+    figure = figures.new_figure("a", "b").add_scatter(y=[1], customdata=["hop"])
+    films = {"hop": figures.DotFilm("task", "Hops.")}
+    figures.add_films(figure, films, folder="_static/films", prompt="Point < here.")
+    data, metadata = figures.bundle(figure, alt="A dot.")
+    warnings: list[str] = []
+    logger = SimpleNamespace(warning=lambda message, **_: warnings.append(message))
+    renderer = SimpleNamespace(logger=logger, source=str(tmp_path / "page.ipynb"))
+    given = SimpleNamespace(
+        mime_type=figures.PLOTLY_MIME,
+        content=data[figures.PLOTLY_MIME],
+        output_metadata=metadata,
+        line=7,
+    )
+    folder = tmp_path / "_static" / "films"
+    folder.mkdir(parents=True)
+    (folder / "hop.webp").touch()
+    text = sami_page.PlotlyRenderer.handle_mime(renderer, given, False)[0].astext()
+    assert warnings == ["there is no file _static/films/hop-poster.webp"]
+    (folder / "hop-poster.webp").touch()
+    sami_page.PlotlyRenderer.handle_mime(renderer, given, False)
+    assert len(warnings) == 1
+    # Outside the figure, which is one picture to a screen reader.
+    figure_ends = text.index("</figure>") + len("</figure>")
+    assert text[figure_ends:].startswith('<div class="sami-thumbnail" role="group"')
+    assert text.endswith("<p>Point &lt; here.</p></div>")
+    assert not any(tag == "img" for tag, _ in Markup(text).tags)  # nothing to fetch yet
+    assert finish(tmp_path, text)[1][-2:] == ["films.js", "thumbnails.js"]
+
+
 def test_other_mime_types_are_left_alone():
     given = SimpleNamespace(mime_type="text/html")
     assert sami_page.PlotlyRenderer.handle_mime(None, given, False) is None
