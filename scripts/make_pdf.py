@@ -98,6 +98,25 @@ def heading(reader: PdfReader, fallback: str) -> tuple[str, list[tuple[str, int]
     return titles[0][1], [(text, number) for level, text, number in titles[1:] if level == top + 1]
 
 
+def resolve_names(writer: PdfWriter, reader: PdfReader, start: int) -> None:
+    """Makes links inside one printed page say where they lead, as every page has its "references".
+
+    Args:
+        writer: the whole document so far; changed in place.
+        reader: the printed page, the last one that was appended.
+        start: number of its first sheet in the whole document.
+    """
+    for sheet in writer.pages[start:]:
+        for note in sheet.get("/Annots") or ():
+            name = note.get_object().get("/Dest")
+            if not isinstance(name, str):
+                continue
+            goal = reader.named_destinations[name]
+            number = start + (reader.get_destination_page_number(goal) or 0)
+            place = [writer.pages[number].indirect_reference, *goal.dest_array[1:]]
+            note.get_object()[NameObject("/Dest")] = ArrayObject(place)
+
+
 def merge(parts: list[tuple[str, list[tuple[str, bytes]]]], address: str) -> PdfWriter:
     """One document of the printed pages, with bookmarks, its links pointing into itself.
 
@@ -113,6 +132,7 @@ def merge(parts: list[tuple[str, list[tuple[str, bytes]]]], address: str) -> Pdf
             reader = PdfReader(io.BytesIO(content))
             start = first[page] = len(writer.pages)
             writer.append(reader, import_outline=False)
+            resolve_names(writer, reader, start)
             if caption and parent is None:
                 parent = writer.add_outline_item(title=caption, page_number=start)
             title, sections = heading(reader, Path(page).stem)
@@ -134,6 +154,7 @@ def merge(parts: list[tuple[str, list[tuple[str, bytes]]]], address: str) -> Pdf
             if target is not None:
                 goal = [writer.pages[target].indirect_reference, NameObject("/Fit")]
                 note.get_object()[NameObject("/Dest")] = ArrayObject(goal)
+    writer.root_object.pop("/Names", None)  # no link needs them any more
     writer.add_metadata({"/Title": "Skill-aware Mutual Information from Scratch"})
     writer.compress_identical_objects()
     return writer
