@@ -28,6 +28,7 @@ FLAGS = (
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
+    "--disable-features=BackForwardCache",  # pages left behind would fill the memory
     "--hide-scrollbars",
 )
 
@@ -98,10 +99,10 @@ def set_theme(driver: WebDriver, theme: str) -> None:
 def open_page(driver: WebDriver, address: str, width: int, theme: str) -> None:
     """Loads a page with empty logs and a chosen theme."""
     site = urlsplit(address)
+    # The theme is kept by the site, so that one of its files has to be there to set it. The page
+    # that was there before would draw all of its figures again in the other theme and width.
+    driver.get(f"{site.scheme}://{site.netloc}/_static/favicon.svg")
     set_width(driver, width)
-    # The theme is kept by the site, so that one of its pages has to be there to set it.
-    if urlsplit(driver.current_url).netloc != site.netloc:
-        driver.get(f"{site.scheme}://{site.netloc}/search.html")
     set_theme(driver, theme)
     errors(driver)
     requests_made(driver)

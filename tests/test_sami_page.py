@@ -7,13 +7,13 @@ import logging
 import os
 import sys
 from html.parser import HTMLParser
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from conftest import ROOT
 
 pytest.importorskip("myst_nb")
-sys.path.insert(0, str(ROOT / "book" / "_ext"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "book" / "_ext"))
 import sami_page
 
 from sami_tutorial import figures
@@ -155,3 +155,10 @@ def test_a_changed_static_file_makes_a_page_be_written(tmp_path):
     assert stale() == ["book/welcome"]
     copy.unlink()
     assert stale() == ["book/welcome"]
+
+
+def test_a_doi_is_looked_up_and_not_followed_to_its_publisher():
+    doi = "10.1080/00031305.1999.10474445"
+    asked = sami_page.ask_the_register(None, f"https://doi.org/{doi}")
+    assert asked == f"https://doi.org/api/handles/{doi}"
+    assert sami_page.ask_the_register(None, "https://example.org/doi.org/10.1") is None
