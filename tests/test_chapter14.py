@@ -20,7 +20,7 @@ from sami_tutorial.results import data_dir, load_table, provenance, read_manifes
 from sami_tutorial.sampling import contrastive_batch
 from sami_tutorial.sweep import read_sweep
 
-SWEEP = Path(__file__).parents[1] / "sweeps" / "one_change.toml"
+SWEEPS = Path(__file__).parents[1] / "sweeps"
 HORIZON = 2
 
 
@@ -157,10 +157,12 @@ def stored():
     return load_table("results/one_change.parquet").astype({"success": float})
 
 
-def test_the_stored_runs_are_the_sweeps_and_whole(stored):
-    jobs = {job.variant: job for job in read_sweep(SWEEP, Path("runs"))}
-    config = provenance("results/one_change.parquet")["config"]
-    assert config["methods"].keys() <= jobs.keys() and "satesac" in config["methods"]
+@pytest.mark.parametrize("sweep", ["one_change", "follow_up"])
+def test_the_stored_runs_are_the_sweeps_and_whole(sweep):
+    stored = load_table(f"results/{sweep}.parquet")
+    jobs = {job.variant: job for job in read_sweep(SWEEPS / f"{sweep}.toml", Path("runs"))}
+    config = provenance(f"results/{sweep}.parquet")["config"]
+    assert config["methods"].keys() == jobs.keys()
     for variant, settings in config["methods"].items():
         own = jobs[variant].config
         assert settings["method"] == own.method
@@ -173,6 +175,11 @@ def test_the_stored_runs_are_the_sweeps_and_whole(stored):
     assert (stored.groupby(["method", "seed", "split", "context"]).size() == 20).all()
     listed = read_manifest(data_dir())["files"]
     assert all(name in listed for name in stored["checkpoint"].unique())
+
+
+def test_the_follow_up_asks_seeds_that_the_first_sweep_had_not(stored):
+    anew = provenance("results/follow_up.parquet")["config"]["seeds"]
+    assert not {seed for seeds in anew.values() for seed in seeds} & set(stored["seed"])
 
 
 def test_the_probes_are_of_the_stored_policies(stored):
