@@ -137,8 +137,10 @@ def test_the_time_of_a_cell() -> None:
 
 
 def test_the_table_names_every_notebook_and_its_verdict() -> None:
-    good = Outcome("welcome", 31.0, Report(Path("a"), 40.0, 5 * 10**8))
-    bad = Outcome("01_tasks", 33.0, Report(Path("b"), 200.0, 10**9, ["too long"]))
+    good = Outcome("welcome", 31.0, Report(Path("a"), 40.0, peak_bytes=5 * 10**8))
+    bad = Outcome(
+        "01_tasks", 33.0, Report(Path("b"), 200.0, peak_bytes=10**9, problems=["too long"])
+    )
     lines = table([good, bad]).splitlines()
     assert len({len(line) for line in lines}) == 1
     assert re.search(r"welcome .* 31\.0 .* 40\.0 .* 0\.50 \| ok", lines[2])
