@@ -10,7 +10,9 @@ from sami_tutorial.comparison import (
     iqm,
     probability_of_improvement,
     sign_flip_p,
+    slopes,
     stratified_interval,
+    trend_p,
 )
 
 
@@ -100,3 +102,58 @@ def test_sign_flips():
 def test_bad_input_is_named(call, hint):
     with pytest.raises(ValueError, match=hint):
         call()
+
+
+# ---------------------------------------------------------------------- trends
+
+DOSES = np.log2([4.0, 13, 64, 256])
+
+
+def test_a_slope_is_that_of_a_fitted_line():
+    scores = np.random.default_rng(3).normal(size=(5, 4))
+    assert slopes(DOSES, scores) == pytest.approx([np.polyfit(DOSES, row, 1)[0] for row in scores])
+
+
+def test_a_trends_p_value_is_the_share_of_all_orders():
+    scores = np.array([[0.5, 0.6, 0.8, 0.7], [0.7, 0.65, 0.9, 0.95]])
+    orders = [list(order) for order in itertools.permutations(range(4))]
+    means = [
+        abs(slopes(DOSES, np.stack([scores[0][a], scores[1][b]])).mean())
+        for a, b in itertools.product(orders, orders)
+    ]
+    exact = np.mean(means >= abs(slopes(DOSES, scores).mean()) - 1e-12)
+    found = trend_p(DOSES, scores, np.random.default_rng(0))
+    assert found == pytest.approx(exact, abs=4 * np.sqrt(exact / 20_000))
+    assert trend_p(DOSES, -scores, np.random.default_rng(0)) == found  # falling is as far as rising
+
+
+def test_a_trends_p_value_errs_as_often_as_it_says():
+    rng = np.random.default_rng(4)
+    p = [trend_p(DOSES, rng.normal(size=(5, 4)), rng, shuffles=200) for _ in range(400)]
+    assert 0.02 < np.mean(np.array(p) < 0.05) < 0.09  # 400 draws of .05: standard error .011
+    rising = 0.1 * DOSES + rng.normal(size=(5, 4)) * 0.1
+    assert trend_p(DOSES, rising, rng) < 0.001
+
+
+@pytest.mark.parametrize(
+    ("x", "scores", "words"),
+    [
+        ([1.0, 2.0], [[1.0, 2.0, 3.0]], "x has shape"),
+        ([1.0, 2.0], [1.0, 2.0], "x has shape"),
+        ([2.0, 2.0], [[1.0, 2.0]], "x is 2 throughout"),
+        ([1.0, 2.0], [[1.0, np.nan]], "scores holds NaN"),
+        ([0.0, -np.inf], [[1.0, 2.0]], "x holds NaN"),
+    ],
+)
+def test_doses_and_scores_that_do_not_fit_are_refused(x, scores, words):
+    for refused in (
+        lambda: slopes(x, scores),
+        lambda: trend_p(x, scores, np.random.default_rng(0)),
+    ):
+        with pytest.raises(ValueError, match=words):
+            refused()
+
+
+def test_a_trend_needs_a_shuffle():
+    with pytest.raises(ValueError, match="shuffles is 0"):
+        trend_p([1.0, 2.0], [[1.0, 2.0]], np.random.default_rng(0), shuffles=0)

@@ -8,10 +8,12 @@ drawn by whole runs, within each benchmark.
     stratified_interval          bootstrap interval of any statistic of the scores
     probability_of_improvement   P(a run of x scores above a run of y)
     sign_flip_p                  could chance alone have made the paired differences this large?
+    slopes, trend_p              does the score rise with a dose, and could chance have done it?
 
 Sources: Agarwal et al., *Deep Reinforcement Learning at the Edge of the Statistical Precipice*
 (NeurIPS 2021), sections 4.1 to 4.3; Fisher, *The Design of Experiments* (1935), section 21, for the
-sign flips. Built in chapter 12, *Zero-shot generalisation*.
+sign flips; Page, *Ordered Hypotheses for Multiple Treatments* (JASA, 1963), for trends, there of
+ranks. Built in chapters 12, *Zero-shot generalisation*, and 15, *The log-K curse in RL* (trends).
 """
 
 from __future__ import annotations
@@ -119,6 +121,62 @@ def sign_flip_p(differences: ArrayLike) -> float:
     signs = 1 - 2 * (np.arange(2**n)[:, None] >> np.arange(n) & 1)  # (2^n, n): bit i flips sign i
     sums = np.abs(signs @ values)
     return float(np.mean(sums >= np.abs(values.sum()) * (1 - 1e-12)))
+
+
+def slopes(x: ArrayLike, scores: ArrayLike) -> NDArray[np.float64]:
+    """The slope of the least-squares line through each run's scores.
+
+    Args:
+        x: shape (L,), the doses on the scale on which a line is fair (often their logarithm).
+        scores: shape (runs, L), a run's score at each dose.
+
+    Returns:
+        Shape (runs,), change of the score per unit of x.
+
+    Raises:
+        ValueError: for shapes that do not match, doses that are all equal, values not finite.
+    """
+    doses, table = _doses(x, scores)
+    return table @ doses / (doses @ doses)
+
+
+def trend_p(
+    x: ArrayLike, scores: ArrayLike, rng: np.random.Generator, *, shuffles: int = 20_000
+) -> float:
+    """The two-sided p-value of the mean slope, from orders of the doses drawn within each run.
+
+    If the dose did nothing, a run's scores could as well have come in any other order. p is the
+    share of orders whose mean slope is at least as far from zero as the one that was seen, itself
+    among them. Few runs suffice: five with four doses have 24^5 orders.
+
+    Args:
+        x, scores: as for :func:`slopes`.
+        rng: draws the orders.
+        shuffles: how many.
+
+    Raises:
+        ValueError: as :func:`slopes`, and for fewer than one shuffle.
+    """
+    doses, table = _doses(x, scores)
+    if shuffles < 1:
+        raise ValueError(f"shuffles is {shuffles}; draw at least one order, better thousands")
+    seen = (table @ doses).mean()
+    orders = rng.permuted(np.broadcast_to(table, (shuffles, *table.shape)), axis=2)
+    others = (orders @ doses).mean(axis=1)
+    as_far = np.count_nonzero(np.abs(others) >= np.abs(seen) * (1 - 1e-12))
+    return (as_far + 1) / (shuffles + 1)
+
+
+def _doses(x: ArrayLike, scores: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Centred doses (L,) and scores (runs, L), checked."""
+    doses, table = _checked("x", x), _checked("scores", scores)
+    if doses.ndim != 1 or table.ndim != 2 or table.shape[1] != len(doses):
+        raise ValueError(
+            f"x has shape {doses.shape} and scores {table.shape}; give L doses and (runs, L) scores"
+        )
+    if np.ptp(doses) == 0:
+        raise ValueError(f"x is {doses[0]:g} throughout; a trend needs at least two doses")
+    return doses - doses.mean(), table
 
 
 def _some(scores: Sequence[ArrayLike], name: str = "scores") -> Sequence[ArrayLike]:
