@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,8 @@ ENV = "sami/CubeMove-v0"
 SPLITS = ("moderate", "extreme")
 EPISODES = 10
 KEPT = Path("runs") / "one_change_probes"
+
+Measure = Callable[[str, int, str], pd.DataFrame]
 
 
 def measure(variant: str, seed: int, checkpoint: str) -> pd.DataFrame:
@@ -70,9 +73,11 @@ def measure(variant: str, seed: int, checkpoint: str) -> pd.DataFrame:
     return pd.DataFrame(table.rows)
 
 
-def kept(variant: str, seed: int, checkpoint: str) -> tuple[pd.DataFrame, float]:
-    """The numbers of one policy and the seconds they took, from runs/ if they are there."""
-    path = KEPT / f"{variant}-{seed}-{provenance(checkpoint)['sha256'][:12]}.parquet"
+def kept(
+    measure: Measure, folder: Path, variant: str, seed: int, checkpoint: str
+) -> tuple[pd.DataFrame, float]:
+    """What `measure` says of a policy and the seconds it took, from the folder if it is there."""
+    path = folder / f"{variant}-{seed}-{provenance(checkpoint)['sha256'][:12]}.parquet"
     if not path.exists():
         start = time.process_time()
         numbers = measure(variant, seed, checkpoint)
@@ -88,7 +93,7 @@ def main() -> None:
     found = map(pattern.fullmatch, read_manifest(data_dir())["files"])
     policies = [(match[1], int(match[2]), match[0]) for match in found if match]
     with sklearn.config_context(skip_parameter_validation=True):  # faster on small tables
-        measured = [kept(*policy) for policy in policies]
+        measured = [kept(measure, KEPT, *policy) for policy in policies]
     store_table(
         f"results/{BENCHMARK}_probes.parquet",
         pd.concat([numbers for numbers, _ in measured], ignore_index=True),
