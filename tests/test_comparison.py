@@ -135,6 +135,18 @@ def test_a_trends_p_value_errs_as_often_as_it_says():
     assert trend_p(DOSES, rising, rng) < 0.001
 
 
+@pytest.mark.parametrize("level", [0.1, 0.35, 0.7, 0.9])
+def test_scores_that_do_not_move_show_no_trend(level):
+    flat = np.full((5, 4), level)
+    for x in (DOSES, np.log([4.0, 13, 64, 256]), np.log2([1.0, 2, 3, 9])):
+        assert trend_p(x, flat, np.random.default_rng(0), shuffles=50) == 1
+
+
+@pytest.mark.parametrize("differences", [[0.1, 0.1, 0.1, -0.3], [0.1, 0.2, -0.3, 0.7, -0.3, -0.4]])
+def test_a_mean_of_zero_is_never_far_from_zero(differences):
+    assert sign_flip_p(differences) == 1
+
+
 @pytest.mark.parametrize(
     ("x", "scores", "words"),
     [
@@ -152,6 +164,11 @@ def test_doses_and_scores_that_do_not_fit_are_refused(x, scores, words):
     ):
         with pytest.raises(ValueError, match=words):
             refused()
+
+
+def test_an_interval_needs_a_resample():
+    with pytest.raises(ValueError, match="resamples is 0"):
+        stratified_interval([[1.0, 2.0]], iqm, np.random.default_rng(0), resamples=0)
 
 
 def test_a_trend_needs_a_shuffle():

@@ -65,9 +65,12 @@ def stratified_interval(
         The lower and the upper end.
 
     Raises:
-        ValueError: without runs, with scores that are not finite, for a confidence outside (0, 1).
+        ValueError: without runs, with scores that are not finite, for a confidence outside (0, 1),
+            for fewer than one resample.
     """
     arrays = [_checked("scores", each) for each in _some(scores)]
+    if resamples < 1:
+        raise ValueError(f"resamples is {resamples}; give a positive integer")
     if not 0 < confidence < 1:
         raise ValueError(f"confidence is {confidence!r}; choose a value between 0 and 1")
     values = [
@@ -120,7 +123,8 @@ def sign_flip_p(differences: ArrayLike) -> float:
     n = len(values)
     signs = 1 - 2 * (np.arange(2**n)[:, None] >> np.arange(n) & 1)  # (2^n, n): bit i flips sign i
     sums = np.abs(signs @ values)
-    return float(np.mean(sums >= np.abs(values.sum()) * (1 - 1e-12)))
+    rounding = 1e-12 * np.abs(values).sum()  # sums that cancel are ties, too
+    return float(np.mean(sums >= np.abs(values.sum()) - rounding))
 
 
 def slopes(x: ArrayLike, scores: ArrayLike) -> NDArray[np.float64]:
@@ -163,7 +167,8 @@ def trend_p(
     seen = (table @ doses).mean()
     orders = rng.permuted(np.broadcast_to(table, (shuffles, *table.shape)), axis=2)
     others = (orders @ doses).mean(axis=1)
-    as_far = np.count_nonzero(np.abs(others) >= np.abs(seen) * (1 - 1e-12))
+    rounding = 1e-12 * (np.abs(table) @ np.abs(doses)).mean()  # slopes that cancel are ties, too
+    as_far = np.count_nonzero(np.abs(others) >= np.abs(seen) - rounding)
     return (as_far + 1) / (shuffles + 1)
 
 
