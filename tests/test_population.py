@@ -6,12 +6,20 @@ import pandas as pd
 import pytest
 import torch
 
+from sami_tutorial.checkpoint import load_checkpoint, previous_checkpoint
 from sami_tutorial.context_sac import ContextConfig
 from sami_tutorial.nets import LSTM
 from sami_tutorial.population import stack
 from sami_tutorial.replay import Episodes
 from sami_tutorial.sac import SACConfig
-from sami_tutorial.train import Run, TrainConfig, population_update, train, train_together
+from sami_tutorial.train import (
+    CHECKPOINT,
+    Run,
+    TrainConfig,
+    population_update,
+    train,
+    train_together,
+)
 
 WINDOWS = ContextConfig(episodes=6, window=10, hidden=8, contrast_batch=3)
 OWN_STEP = replace(WINDOWS, contrast_every=2, contrast_rate=1e-3, contrast_start="zero")
@@ -124,6 +132,21 @@ def test_a_killed_population_goes_on_where_it_was(tmp_path):
         assert list(one.curve["env_steps"]) == list(other.curve["env_steps"])
         for name, value in weights(one).items():
             torch.testing.assert_close(weights(other)[name], value, atol=1e-5, rtol=1e-5, msg=name)
+
+
+def test_what_a_member_catches_up_with_at_the_very_end_is_kept(tmp_path):
+    configs = seeds(config("sac", WHOLE), 3, 4)
+    directories = [tmp_path / "a", tmp_path / "b"]
+    whole = train_together(configs, directories, checkpoint_seconds=0, progress=False)
+    # Say that the kill came between the last two checkpoints that were written.
+    last = directories[1] / CHECKPOINT
+    previous_checkpoint(last).replace(last)
+    assert load_checkpoint(last, configs[1].to_json()).counters["env_steps"] < configs[1].steps
+    train_together(configs, directories, checkpoint_seconds=3600, progress=False)
+    kept = load_checkpoint(last, configs[1].to_json())
+    assert kept.counters["env_steps"] == configs[1].steps
+    for name, value in weights(whole[1]).items():
+        torch.testing.assert_close(kept.tensors[f"agent.{name}"], value, atol=1e-5, rtol=1e-5)
 
 
 def test_a_member_can_go_on_alone(tmp_path):

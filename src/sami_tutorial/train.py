@@ -636,7 +636,7 @@ def train_together(
         if progress:
             tqdm.write(runs[0].memory() + (f"; times {len(runs)} runs" if len(runs) > 1 else ""))
 
-        saved_at, saved_round = time.monotonic(), runs[0].round if runs[0].curve else None
+        saved_at, saved_round = time.monotonic(), _common_round(runs)
         steps = configs[0].steps
         try:
             _catch_up(runs)
@@ -681,6 +681,12 @@ def _check_population(
             f"run_dirs is {[str(each) for each in run_dirs]}; give a directory of its own for each "
             f"of the {len(configs)} configs"
         )
+
+
+def _common_round(runs: Sequence[Run]) -> int | None:
+    """The round that all runs were saved after; None if there is none, or not the same."""
+    rounds = {run.round for run in runs}
+    return runs[0].round if runs[0].curve and len(rounds) == 1 else None
 
 
 def _catch_up(runs: Sequence[Run]) -> None:
