@@ -6,6 +6,7 @@ import shutil
 
 import pandas as pd
 import pytest
+import torch
 
 from sami_tutorial import verify
 from sami_tutorial.agents import FrozenPolicy
@@ -134,6 +135,19 @@ def test_of_a_chaotic_task_only_the_mean_is_compared(value, status, data, monkey
     monkeypatch.setattr(verify, "get_task", lambda env: chaotic)
     change(data, "episode_return", value)
     assert main(["verify"]) == status
+
+
+def test_of_pearl_only_the_mean_is_compared():
+    """It acts on draws, and those of the agent at the end of its training are gone."""
+    config = TrainConfig(CUBE, method="pearl", sac=SACConfig(hidden=(8,)))
+    agent = Run(config).agent
+    with torch.no_grad():
+        agent.actor.mlp.layers[0].weight[5:] *= 9  # so that the draws move the action
+    torch.rand(1, generator=agent.generator)  # as training does
+    content = policy_bytes(agent.policy(), config.to_json())
+    table = evaluate(agent, CUBE, task_sets(CUBE).train[:4], episodes=10, method="pearl")
+    found = verify.rerun(table, content, TABLE, checkpoint(0))
+    assert found.agreeing < verify.AGREEING and found.only_means and found.holds
 
 
 def test_a_policy_that_is_unknown_or_foreign_is_listed(data, capsys):

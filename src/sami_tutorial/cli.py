@@ -181,8 +181,9 @@ def parser() -> argparse.ArgumentParser:
         f"tables. A table is reproduced if at least {AGREEING:.0%} of a policy's returns differ "
         f"from the stored ones by at most {RETURN_TOLERANCE:g} of the returns' standard deviation, "
         f"and their mean by at most {MEAN_TOLERANCE:g} of it; of the MuJoCo bodies, which are "
-        "chaotic, only the mean, with three standard errors more. The exit status is 1 if anything "
-        "is wrong. The data are those of the clone you are in, or of the folder $SAMI_DATA.",
+        "chaotic, and of PEARL, which acts on random draws, only the mean, with three standard "
+        "errors more. The exit status is 1 if anything is wrong. The data are those of the clone "
+        "you are in, or of the folder $SAMI_DATA.",
         epilog="example: sami verify --sample 5 --seed 1",
     )
     four.add_argument(

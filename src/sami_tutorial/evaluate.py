@@ -53,7 +53,8 @@ def evaluate(
         env: a Gymnasium id.
         contexts: the tasks.
         episodes: per context; episode k of every context starts from seed ``first_seed + k``.
-        deterministic: whether an agent takes its mean action or a sampled one.
+        deterministic: whether an agent takes its mean action or a sampled one. PEARL draws its c
+            either way.
         method: decides what the policy sees (the oracle sees the context).
         env_options: further options of the environment.
         first_seed: see ``episodes``.
