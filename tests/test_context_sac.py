@@ -41,7 +41,7 @@ def episodes(count: int, seed: int, length: int = T) -> Episodes:
     )
 
 
-def contrast_of(gap: float = 3.0) -> ContrastiveBatch:
+def contrast_of(gap: float = 0.5) -> ContrastiveBatch:
     return ContrastiveBatch(episodes(4, 11), episodes(4, 12), episodes(4, 13), torch.tensor(gap))
 
 
@@ -195,7 +195,7 @@ def contrast_by_hand(agent: ContextSAC, batch: ContrastiveBatch, steps: int) -> 
     if agent.contrast == "ccm":
         return -total
     if agent.context.skill_weight == "return_gap":
-        return -min(max(float(batch.return_gap) / T, 0), 1) * total
+        return -min(max(float(batch.reward_gap), 0), 1) * total
     weight = {"min": min(distance, 1), "max": max(distance, 1), "none": 1}
     return -weight[agent.context.skill_weight] * (math.log(len(negatives) + 1) + total)
 
@@ -232,13 +232,13 @@ def test_the_contrast_moves_psi_alone():
 def test_the_codes_weight_is_a_share_between_zero_and_one():
     context = ContextConfig(hidden=8, embedding_dim=3, loss="bce", skill_weight="return_gap")
     losses = {}
-    for gap in (-5.0, 0.5 * T, 50.0, 500.0):
+    for gap in (-5.0, 0.5, 5.0, 50.0):
         losses[gap] = float(
             agent_of("satesac", context).contrastive_loss(contrast_of(gap)).detach()
         )
     assert losses[-5.0] == 0
-    assert losses[50.0] == losses[500.0] > 0
-    assert losses[0.5 * T] == pytest.approx(losses[50.0] / 2)
+    assert losses[5.0] == losses[50.0] > 0
+    assert losses[0.5] == pytest.approx(losses[5.0] / 2)
     always = agent_of("ccm", context)  # between tasks there is no good and bad to weigh
     assert float(always.contrastive_loss(contrast_of(-5.0)).detach()) > 0
 
@@ -377,9 +377,13 @@ def test_pearls_belief_is_drawn_to_the_prior():
         ("episodes", 0),
         ("hidden", 0),
         ("contrast_batch", -1),
+        ("episodes", 1.5),
         ("contrast_weight", -0.1),
+        ("contrast_weight", math.nan),
+        ("kl_weight", math.inf),
         ("momentum", 0),
         ("temperature", 0),
+        ("temperature", math.nan),
         ("fraction", 0.7),
         ("loss", "hinge"),
         ("skill_weight", "mean"),

@@ -298,10 +298,16 @@ def test_mlp_has_no_activation_after_the_last_layer():
     ("name", "value"),
     [
         ("hidden", ()),
+        ("hidden", 256),
+        ("hidden", (8, 0)),
+        ("hidden", (8.0,)),
         ("learning_rate", 0.0),
+        ("learning_rate", math.nan),
+        ("target_entropy", math.nan),
         ("discount", 1.0),
         ("target_rate", 0.0),
         ("initial_temperature", -1.0),
+        ("initial_temperature", math.inf),
     ],
 )
 def test_bad_settings_are_named(name, value):

@@ -104,7 +104,7 @@ def test_every_role_is_what_the_method_says(method):
             assert e not in {task[i] for i in roles["negatives"]}
         gap = np.mean([total[i] for i in roles["query"]])
         gap -= np.mean([total[i] for i in roles["negatives"]])
-        assert float(batch.return_gap) == pytest.approx(gap, abs=1e-5)
+        assert float(batch.reward_gap) == pytest.approx(gap / HORIZON, abs=1e-5)
         for name, members in roles.items():
             seen[name] |= set(members)
     everything = set(range(24))
@@ -138,6 +138,17 @@ def test_shuffled_returns_mean_nothing():
         queries |= set(slots(batch.query))
         negatives |= set(slots(batch.negatives))
     assert queries == negatives == set(range(8))
+
+
+def test_chance_ranks_a_task_once_for_each_batch():
+    """No negative is a query: with ranks drawn anew for each, a query would be its own opposite."""
+    replay = replay_of(TASKS, RETURNS)
+    draw = generator()
+    for method in ("satesac", "saccm"):
+        for _ in range(100):
+            batch = contrastive_batch(replay, method, 12, draw, shuffle_returns=True)
+            alike = slots(batch.query) + slots(batch.positive)
+            assert not set(alike) & set(slots(batch.negatives))
 
 
 def test_fraction_leaves_the_middle_out():

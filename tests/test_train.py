@@ -174,6 +174,13 @@ def test_config_survives_json():
     assert TrainConfig.from_json(config.to_json()) == config
 
 
+def test_what_json_would_change_is_put_right_before():
+    """A list of widths and NumPy's integers: else the run could not be resumed."""
+    config = small(seed=np.int64(1), steps=np.int32(160), sac=SACConfig(hidden=[8]))
+    assert config == small(seed=1, steps=160)
+    assert TrainConfig.from_json(config.to_json()) == config
+
+
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
@@ -183,6 +190,11 @@ def test_config_survives_json():
         ({"warmup_steps": 3}, "warmup_steps is 3"),
         ({"steps": 100}, "steps is 100, fewer than"),
         ({"seed": -1}, "seed is -1"),
+        ({"seed": 1.5}, "seed is 1.5; give an integer from 0 up"),
+        ({"seed": True}, "seed is True"),
+        ({"seed": 2**63}, "give an integer below"),
+        ({"steps": 1e5}, "steps is 100000.0; give a positive integer"),
+        ({"split": "hard"}, "split is 'hard'; choose one of"),
         ({"replay_capacity": 0}, "replay_capacity is 0"),
         ({"batch_size": -1}, "batch_size is -1"),
     ],

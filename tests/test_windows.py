@@ -1,5 +1,6 @@
 """Windows of long episodes: where they begin, what they remember, how they are compared."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -182,6 +183,24 @@ def test_windows_are_compared_at_the_same_time_or_at_any(method):
         times("any", 0)
 
 
+def test_the_gap_is_that_of_whole_episodes_per_step():
+    """With one reward at all times of an episode, windows of any length tell the same gap."""
+    replay = replay_of(TASKS, RETURNS)
+    batch = contrastive_batch(replay, "satesac", 6, generator())
+    gap = batch.query.reward.mean() - batch.negatives.reward.mean()
+    assert batch.query.reward.shape == (6, WINDOW)
+    assert float(batch.reward_gap) == pytest.approx(float(gap), abs=1e-5)
+    context = replace(SMALL, hidden=2, embedding_dim=2, skill_weight="return_gap")
+    agents = [
+        ContextSAC(2, 1, SACConfig(hidden=(4,)), each, contrast="satesac", seed=1)
+        for each in (context, replace(context, skill_weight="none"))
+    ]
+    # Small enough to be no share that is cut off at 1.
+    batch = batch._replace(reward_gap=torch.tensor(0.25))
+    weighted, plain = (float(each.contrastive_loss(batch).detach()) for each in agents)
+    assert weighted == pytest.approx(0.25 * (math.log(7) + plain), rel=1e-4)
+
+
 @pytest.mark.parametrize("method", ["ccm", "satesac", "saccm"])
 def test_held_out_queries_are_new_and_their_keys_are_not(method):
     tasks, returns = [*TASKS, [0, 1, 2]], [*RETURNS, [100.0, 0.0, -100.0]]
@@ -300,6 +319,11 @@ def test_an_optimiser_step_of_its_own_moves_the_encoder_and_not_the_critic():
     assert moved(run, contrast) == {"encoder": True, "momentum_encoder": True, "critic": False}
 
 
+def test_an_optimiser_step_of_its_own_has_no_weight():
+    with pytest.raises(ValueError, match=r"contrast_weight is 0.5, .* set contrast_weight 1, or"):
+        replace(SMALL, contrast_rate=1e-3, contrast_weight=0.5)
+
+
 def test_how_the_contrast_begins():
     run = warmed("satesac", SMALL)
     contrast = run.contrast(generator())
@@ -362,9 +386,10 @@ def test_diagnostics_are_logged_and_change_nothing(monkeypatch):
 @pytest.mark.parametrize(
     ("setting", "value", "message"),
     [
-        ("window", -1, "window is -1; give a number from 0 up"),
+        ("window", -1, "window is -1; give an integer from 0 up"),
         ("contrast_every", 0, "contrast_every is 0; give a positive integer"),
         ("contrast_rate", -1e-3, "contrast_rate is -0.001; give a number from 0 up"),
+        ("contrast_rate", float("nan"), "contrast_rate is nan; give a number from 0 up"),
         ("contrast_phase", "any", "contrast_phase is 'any'; choose one of"),
         ("contrast_start", "warm", "contrast_start is 'warm'; choose one of"),
     ],

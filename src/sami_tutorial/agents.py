@@ -120,7 +120,7 @@ class FrozenPolicy:
         self.agent = method.make_agent(
             seen_dim - embedding_dim,
             action_dim,
-            SACConfig(**{**config["sac"], "hidden": tuple(config["sac"]["hidden"])}),
+            SACConfig(**config["sac"]),
             context,
             seed,
         )

@@ -17,12 +17,14 @@ contrast's own optimiser step, in chapter 10, *Making it fast*.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from sami_tutorial.checks import keep_integers
 from sami_tutorial.contrastive import bce_contrast, info_nce, sance
 from sami_tutorial.encoder import ContextEncoder, Encoder, Memory, PEARLEncoder, momentum_copy
 from sami_tutorial.nets import Standardize, per_member, soft_update
@@ -43,7 +45,8 @@ class ContextConfig:
         hidden: width of the encoder's LSTM (of its hidden layers, for PEARL's).
         embedding_dim: D, the width of c.
         momentum: m of Eq. 13, the step of psi* towards psi.
-        contrast_weight: alpha, what the contrastive loss weighs beside the critic's.
+        contrast_weight: alpha, what the contrastive loss weighs beside the critic's; 1 where the
+            contrast takes a step of its own.
         contrast_batch: queries, positives and negatives per contrast; K = contrast_batch + 1.
         contrast_every: updates from one contrast to the next.
         contrast_rate: learning rate of an optimiser step that the contrast takes on its own, behind
@@ -85,15 +88,22 @@ class ContextConfig:
     kl_weight: float = 0.1
 
     def __post_init__(self) -> None:
-        for name in ("episodes", "hidden", "embedding_dim", "contrast_batch", "contrast_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; give a positive integer")
-        for name in ("contrast_weight", "contrast_rate", "kl_weight", "window"):
-            if getattr(self, name) < 0:
+        keep_integers(self, "episodes", "hidden", "embedding_dim", "contrast_batch")
+        keep_integers(self, "contrast_every")
+        keep_integers(self, "window", least=0)
+        for name in ("contrast_weight", "contrast_rate", "kl_weight"):
+            if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} is {getattr(self, name)}; give a number from 0 up")
+        if self.contrast_rate > 0 and self.contrast_weight != 1:
+            raise ValueError(
+                f"contrast_weight is {self.contrast_weight}, but with contrast_rate "
+                f"{self.contrast_rate} the contrast takes an optimiser step of its own, beside "
+                "which nothing is weighed; set contrast_weight 1, or contrast_rate 0; for no "
+                "contrast choose the method 'tesac'"
+            )
         if not 0 < self.momentum <= 1:
             raise ValueError(f"momentum is {self.momentum}; give a number in (0, 1]")
-        if self.temperature <= 0:
+        if not 0 < self.temperature < math.inf:
             raise ValueError(f"temperature is {self.temperature}; give a number above 0")
         if not 0 < self.fraction <= 0.5:
             raise ValueError(f"fraction is {self.fraction}; give a number in (0, 0.5]")
@@ -329,8 +339,7 @@ class ContextSAC(SAC):
         def contrast(_: torch.Generator, *keys_and_gap: Tensor) -> Tensor:
             return self.contrast_of_keys(*keys_and_gap)
 
-        reward_gap = batch.return_gap / horizon
-        return per_member(contrast, self.generator, query, positive, negatives, reward_gap)
+        return per_member(contrast, self.generator, query, positive, negatives, batch.reward_gap)
 
     def embed(self, encoder: nn.Module, episodes: Episodes, steps: Tensor) -> Tensor:
         """c after that many steps, () or one number for each member: (E, D)."""

@@ -16,6 +16,7 @@ the contrastive loss (paper 2406.04815, section 4). Built in chapter 2.
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -24,6 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sami_tutorial.checks import integer
 from sami_tutorial.nets import Actor, Critic, Standardize, soft_update
 
 
@@ -51,18 +53,26 @@ class SACConfig:
     standardize: bool = False
 
     def __post_init__(self) -> None:
-        if not self.hidden or min(self.hidden) < 1:
-            raise ValueError(f"hidden is {self.hidden}; give at least one positive width")
-        if self.learning_rate <= 0:
-            raise ValueError(f"learning_rate is {self.learning_rate}; give a number above 0")
+        try:
+            widths = tuple(integer("hidden", width) for width in self.hidden)
+        except (TypeError, ValueError):
+            widths = ()
+        if not widths:
+            raise ValueError(
+                f"hidden is {self.hidden!r}; give a tuple of at least one positive width"
+            )
+        object.__setattr__(self, "hidden", widths)
+        for name in ("learning_rate", "initial_temperature"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} is {getattr(self, name)}; give a number above 0")
+        if self.target_entropy is not None and not math.isfinite(self.target_entropy):
+            raise ValueError(
+                f"target_entropy is {self.target_entropy}; give a number of nats, or None"
+            )
         if not 0 <= self.discount < 1:
             raise ValueError(f"discount is {self.discount}; give a number in [0, 1)")
         if not 0 < self.target_rate <= 1:
             raise ValueError(f"target_rate is {self.target_rate}; give a number in (0, 1]")
-        if self.initial_temperature <= 0:
-            raise ValueError(
-                f"initial_temperature is {self.initial_temperature}; give a number above 0"
-            )
 
 
 class Transitions(NamedTuple):

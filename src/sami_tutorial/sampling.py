@@ -39,14 +39,14 @@ class ContrastiveBatch(NamedTuple):
     query: Episodes  # (P, ...)
     positive: Episodes  # (P, ...), the i-th belongs to the i-th query
     negatives: Episodes  # (N, ...), shared by all queries
-    return_gap: Tensor  # () mean return of the queries minus that of the negatives
+    reward_gap: Tensor  # () mean reward per step of the queries' episodes, minus the negatives'
 
     def without_start(self) -> ContrastiveBatch:
         """The same steps, as if an episode began with them."""
         query, positive, negatives = (
             each._replace(start=None) for each in (self.query, self.positive, self.negatives)
         )
-        return ContrastiveBatch(query, positive, negatives, self.return_gap)
+        return ContrastiveBatch(query, positive, negatives, self.reward_gap)
 
 
 class HeldOut(NamedTuple):
@@ -139,19 +139,22 @@ def contrastive_batch(
     def number(n: int) -> Tensor:
         return torch.randint(replay.horizon // replay.window, (n,), generator=generator)
 
+    common = number(1) if replay.window else None
+
     def cut(slots: Tensor) -> Episodes:
-        if not replay.window:
+        if common is None:
             return replay.episodes(slots)
         return replay.windows(
             slots, common.expand(len(slots)) if phase == "matched" else number(len(slots))
         )
 
-    common = number(1) if replay.window else torch.zeros(1)
+    return_gap = replay.returns[alike[query]].mean() - replay.returns[negatives].mean()
     return ContrastiveBatch(
         cut(alike[query]),
         cut(alike[positive]),
         cut(negatives),
-        replay.returns[alike[query]].mean() - replay.returns[negatives].mean(),
+        # Returns are those of whole episodes, also where windows of them are compared.
+        return_gap / replay.horizon,
     )
 
 
@@ -246,7 +249,7 @@ class _Roles:
 
     def good_and_bad(self, task: Tensor) -> tuple[Tensor, Tensor]:
         name = int(task)
-        if name not in self.ranks or self.shuffle_returns:  # chance ranks anew each time
+        if name not in self.ranks:
             of_task = self.slots[self.task == task]
             returns = self.returns[of_task]
             if self.shuffle_returns:

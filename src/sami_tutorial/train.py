@@ -35,6 +35,7 @@ from sami_tutorial.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
+from sami_tutorial.checks import keep_integers
 from sami_tutorial.context_sac import ContextConfig, ContextSAC
 from sami_tutorial.encoder import PEARLEncoder
 from sami_tutorial.envs import get_task, make_vec
@@ -83,7 +84,8 @@ class TrainConfig:
             the agent, but do not count in the curve.
         update_every: lockstep steps per update, so one update per ``num_envs * update_every``
             environment steps.
-        batch_size: transitions per update.
+        batch_size: transitions per update; without effect where windows are used, all of whose
+            transitions are taken.
         replay_capacity: in transitions.
         sac: settings of the update.
         context: settings of the encoder, for the methods that have one.
@@ -106,25 +108,17 @@ class TrainConfig:
     context: ContextConfig = field(default_factory=ContextConfig)
 
     def __post_init__(self) -> None:
-        get_task(self.env)
+        get_task(self.env).task_sets.split(self.split)
         get_method(self.method)
-        if self.seed < 0:
-            raise ValueError(f"seed is {self.seed}; give an integer from 0 up")
-        for name in (
-            "steps",
-            "num_envs",
-            "warmup_steps",
-            "warmup_hold",
-            "update_every",
-            "batch_size",
-            "replay_capacity",
-        ):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; give a positive integer")
-        if not 0 <= self.exploring_envs < self.num_envs:
+        keep_integers(self, "seed", "exploring_envs", least=0)
+        keep_integers(self, "steps", "num_envs", "warmup_steps", "warmup_hold")
+        keep_integers(self, "update_every", "batch_size", "replay_capacity")
+        if self.seed >= 2**63:
+            raise ValueError(f"seed is {self.seed}; give an integer below 2**63")
+        if self.exploring_envs >= self.num_envs:
             raise ValueError(
-                f"exploring_envs is {self.exploring_envs}; give at least 0 and fewer than the "
-                f"{self.num_envs} environments"
+                f"exploring_envs is {self.exploring_envs}; give fewer than the {self.num_envs} "
+                "environments"
             )
         if self.warmup_steps < self.num_envs:
             raise ValueError(
@@ -138,8 +132,8 @@ class TrainConfig:
             )
         if self.steps < self.warmup_steps:
             raise ValueError(
-                f"steps is {self.steps}, fewer than the {self.warmup_steps} of the warm-up; "
-                "give more steps or a shorter warm-up"
+                f"steps is {self.steps}, fewer than the {self.warmup_steps} of the warm-up "
+                "(warmup_steps); give more steps"
             )
 
     def to_json(self) -> str:
@@ -155,11 +149,7 @@ class TrainConfig:
         try:
             values = json.loads(text)
             sac, context = values.pop("sac"), values.pop("context", {})
-            return cls(
-                **values,
-                sac=SACConfig(**{**sac, "hidden": tuple(sac["hidden"])}),
-                context=ContextConfig(**context),
-            )
+            return cls(**values, sac=SACConfig(**sac), context=ContextConfig(**context))
         except (json.JSONDecodeError, AttributeError, KeyError, TypeError) as error:
             raise ValueError(f"not the config of a run: {error!r}") from error
 
@@ -572,7 +562,9 @@ def train(
             the hardware that the run began with); ``None`` keeps nothing.
         checkpoint_seconds: least time between two checkpoints; one is always written at the end.
         progress: whether to print the memory that the run needs and to show a progress bar.
-        on_round: called after every round, e.g. to draw a live curve.
+        on_round: called after every round, e.g. to draw a live curve. If it lets ``run.agent`` act,
+            sampled actions, and PEARL's c even with mean actions, are drawn from the training's
+            generator: the run goes on otherwise than unasked.
 
     Raises:
         ValueError: if ``run_dir`` holds a run with another config.
