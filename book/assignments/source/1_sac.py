@@ -1,7 +1,8 @@
 # %% [markdown]
 # # Assignment 1: soft actor-critic
 #
-# You write the four losses of soft actor-critic (SAC) and the density they rest on. At the end *your* functions train an
+# You write the three losses of soft actor-critic (SAC), the target of the critics, and the
+# density they all rest on. At the end *your* functions train an
 # agent on CubeMove, the task of [chapter 1](../01_tasks_and_skills.ipynb).
 #
 # **You show that you can** derive and compute the log-probability of a squashed Gaussian; build a soft Bellman target
@@ -10,8 +11,8 @@
 # **Read first:** [chapter 2](../02_soft_actor_critic.ipynb). **Time:** 60 to 90 minutes. **Points:** 20. Symbols:
 # $\gamma$ discount, $\eta$ temperature, $\mathcal{H}$ entropy in nats, $B$ the size of a batch.
 #
-# Replace each line that raises `NotImplementedError`, run the check below it, repeat. The checks you see earn about half
-# of the points; hidden ones earn the rest, and ask whether the *idea* is right: on other numbers, at the edges, in the
+# Replace each line that raises `NotImplementedError`, run the check below it, repeat. The checks you see earn about a third
+# of the points (a few earn none and only look at the form of an answer); hidden ones earn the rest, and ask whether the *idea* is right: on other numbers, at the edges, in the
 # gradients. Any correct way to write it counts. Keep names and arguments as they are.
 
 # %%
@@ -30,7 +31,7 @@ torch.set_num_threads(1)
 #
 # $$ \log \pi(a \mid s) = \sum_{i=1}^{A} \big[ \log \mathcal{N}(u_i; \mu_i, \sigma_i^2) - \log (1 - \tanh^2 u_i) \big] . $$
 #
-# Written like this it fails: at $u = 10$ the tanh rounds to 1, and the logarithm is $-\infty$. Find a form of
+# Written like this it fails: at $u = 10$ the tanh rounds to 1 in single precision, and the logarithm is $-\infty$. Find a form of
 # $\log(1 - \tanh^2 u)$ that is right for $u = 0$, for $u = 50$ and for $u = -50$. (One way:
 # $1 - \tanh^2 u = 1 / \cosh^2 u$, and $\cosh u$ grows like $e^{|u|} / 2$.)
 
@@ -274,7 +275,7 @@ def test_critic_loss_gradient(critic_loss):
 # %% [markdown] question="q4"
 # ## Question 4: the actor's loss (3 points)
 #
-# The policy moves towards actions that the pessimistic critic likes and that stay random:
+# The policy moves towards actions that the pessimistic critic rates highly, while it stays random:
 # $\; L_\pi = \frac{1}{B} \sum_b \big[ \eta \log \pi(a_b \mid s_b) - \min_i Q_i(s_b, a_b) \big]$. Gradients must reach
 # both the log-probabilities and the values, since both depend on the policy's parameters; $\eta$ is a plain number here.
 
@@ -385,7 +386,9 @@ def test_temperature_loss_leaves_the_policy_alone(temperature_loss):
 # ## Question 6: what a wrong end costs (2 points)
 #
 # One state; every action earns `reward`; the policy has entropy `entropy` nats. Episodes are cut after `steps` steps, but
-# the task never ends. Give the soft value $V(s) = \mathbb{E}[Q(s, a) - \eta \log \pi(a \mid s)]$
+# the task never ends. Give, as numbers or formulas of the variables, the true soft value
+# $V(s) = \mathbb{E}[Q(s, a) - \eta \log \pi(a \mid s)]$, and what is learned for the first step by an agent that *sees the
+# clock* (so that each step has a value of its own) and takes every cut for a termination.
 
 # %% question="q6"
 reward, entropy, temperature = 1.0 + VARIANT % 7, 0.5 + 0.1 * (VARIANT % 3), 0.2
@@ -393,7 +396,7 @@ discount, steps = 0.9, 10 + VARIANT % 5
 
 # %% question="q6" answer=true
 value = (reward + temperature * entropy) / (1 - discount)  # SOLUTION
-# What an agent learns for the *first* step if it takes every cut for a termination:
+# The value of the *first* step for an agent that sees the clock and takes every cut for a termination:
 value_if_cut = value * (1 - discount**steps)  # SOLUTION
 
 

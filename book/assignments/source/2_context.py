@@ -12,8 +12,8 @@
 # [6](../06_ccm.ipynb). **Time:** 60 to 90 minutes. **Points:** 20. Symbols: $E$ episodes of at most $T$ steps, $S$ and
 # $A$ the widths of observations and actions, $H$ of the memory.
 #
-# Replace each line that raises `NotImplementedError`, run the check below it, repeat. The checks you see earn about half
-# of the points; hidden ones earn the rest, and ask whether the *idea* is right: on other numbers, at the edges, in the
+# Replace each line that raises `NotImplementedError`, run the check below it, repeat. The checks you see earn about a quarter
+# of the points (a few earn none and only look at the form of an answer); hidden ones earn the rest, and ask whether the *idea* is right: on other numbers, at the edges, in the
 # gradients. Any correct way to write it counts. Keep names and arguments as they are.
 
 # %%
@@ -394,7 +394,7 @@ def test_sequence_loss_by_hand(sequence_loss):
     assert loss.shape == (), f"a loss is one number; yours has shape {tuple(loss.shape)}"
     assert abs(loss.item() - 5) < 1e-4, (
         f"you give {loss.item():.4f}. 3.75 would be a division by all 4 steps, real or not; "
-        "6 a mean over episodes of means over steps; 2.5 a mean over the critics"
+        "7 a mean over episodes of means over steps; 2.5 a mean over the critics"
     )
 
 
@@ -445,8 +445,8 @@ def test_sequence_loss_survives_nan_in_padded_targets(sequence_loss):
 # %% [markdown] question="q5"
 # ## Question 5: the slow copy (3 points)
 #
-# Keys of a contrast come from a *momentum copy* of the encoder: $\psi^\star \leftarrow \psi^\star + \tau (\psi - \psi^\star)$
-# for every parameter, with no gradient. Change `target` in place; leave `source` alone.
+# Keys of a contrast come from a *momentum copy* of the encoder: $\psi^* \leftarrow \psi^* + m\,(\psi - \psi^*)$, with $m$ = `rate`,
+# for every parameter and with no gradient. Change `target` in place; leave `source` alone.
 
 
 # %% question="q5" answer=true

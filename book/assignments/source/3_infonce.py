@@ -10,8 +10,8 @@
 # **Read first:** [chapter 5](../05_infonce.ipynb). **Time:** 60 to 90 minutes. **Points:** 20. All information is in nats.
 # $K$ counts *all* keys of a query: one positive and $K - 1$ negatives.
 #
-# Replace each line that raises `NotImplementedError`, run the check below it, repeat. The checks you see earn about half
-# of the points; hidden ones earn the rest, and ask whether the *idea* is right: on other numbers, at the edges, in the
+# Replace each line that raises `NotImplementedError`, run the check below it, repeat. The checks you see earn about a third
+# of the points (a few earn none and only look at the form of an answer); hidden ones earn the rest, and ask whether the *idea* is right: on other numbers, at the edges, in the
 # gradients. Any correct way to write it counts. Keep names and arguments as they are.
 
 # %%
@@ -470,8 +470,9 @@ if all(done.get(question) for question in ("q1", "q3", "q4", "q5")):
     figure.update_xaxes(type="log")
     figures.show(
         figure,
-        alt="The InfoNCE bound against the number of keys for three correlations: each curve "
-        "follows log K from below until it reaches the true information.",
+        alt="The InfoNCE bound against the number of keys for three correlations: each curve stays "
+        "below log K and below the true information; the two smaller truths are reached, the "
+        "largest is not with 256 keys.",
     )
 else:
     print("Finish questions 1, 3, 4 and 5 first.")

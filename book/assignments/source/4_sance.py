@@ -10,8 +10,8 @@
 # **Read first:** chapters [7](../07_skill_aware_mi.ipynb) and [8](../08_sance.ipynb). **Time:** 60 to 90 minutes.
 # **Points:** 20, of which 4 are for question 7, which a person reads. All information is in nats.
 #
-# Replace each line that raises `NotImplementedError`, run the check below it, repeat. The checks you see earn about half
-# of the points; hidden ones earn the rest, and ask whether the *idea* is right: on other numbers, at the edges, in the
+# Replace each line that raises `NotImplementedError`, run the check below it, repeat. The checks you see earn about a third
+# of the points (a few earn none and only look at the form of an answer); hidden ones earn the rest, and ask whether the *idea* is right: on other numbers, at the edges, in the
 # gradients. Any correct way to write it counts. Keep names and arguments as they are.
 
 # %%
@@ -391,9 +391,11 @@ def test_value_with_max(value_max):
 # ## A small training run
 #
 # Scripted experts push or pick in each of CubeMove's training tasks. An encoder reads the episodes; your loss makes good
-# episodes of a task alike and unlike its bad ones. Then your probe asks, on tasks that were held out: was the episode good?
+# episodes of a task alike and unlike its bad ones. Then your probe asks, each time in a task that its means have not seen (the encoder has
+# trained on all of them): was the episode good?
 # The same question goes to the encoder before training. The number need not rise: the loss contrasts within each task, and
-# nothing asks for the same direction in all of them. Look at yours with question 7 in mind.
+# nothing asks for the same direction in all of them. Look at yours with question 7 in mind. (For brevity there is
+# no momentum encoder here, and the negatives carry a gradient, unlike in chapter 8.)
 
 # %% tags=["otter_ignore"]
 from sami_tutorial.encoder import ContextEncoder
@@ -457,20 +459,21 @@ else:
 # ## Question 7: what does the number say? (4 points)
 #
 # In 150 to 250 words: (a) The probe reads "good" off the embedding of a *finished* episode. Why is that weaker evidence than
-# an agent that acts better, and which other explanation of a high number can you name? (b) SaNCE's negatives are no draws
+# an agent that acts better, and which other explanation of a high number can you name? (b) SaNCE's negatives are not draws
 # from the marginal. What does $\hat I$ therefore *not* bound? (c) Propose one control experiment that would tell
 # "the embedding holds the skill" from "the embedding holds the return", and say which result would speak for which.
 
 # %% [markdown] question="q7" answer=true
 # A model answer, with the rubric of the instructor's guide. (a) The embedding may hold what the episode showed at its end,
-# the sum of rewards it has read among it, or features that go with success, without anything that helps to choose an action
+# including the sum of the rewards it has read, or features that go with success, without anything that helps to choose an action
 # early in the next try; and the probe was trained on the very ranking that the loss used. An agent that acts better on new
 # tasks is direct evidence. (b) Queries and positives are chosen by return, negatives are the bad trajectories, so the
 # products of marginals that InfoNCE's bound needs never occur: the value is no lower bound on I(c; skill) or on any mutual
-# information of context and trajectory; it says how well two chosen groups can be told apart, at most log K. (c) Shuffle the
-# returns within each task before the split: if probes for the skill stay as high as with real returns, the ranking taught
-# nothing. Or probe among episodes of *equal* return that used different skills: accuracy above chance speaks for the skill,
-# chance for the return.
+# information of context and trajectory; it says how well two chosen groups can be told apart, at most log K. (c) Probe for the
+# skill among episodes of one task that have *equal* return and used different skills, with tasks held out: accuracy above
+# chance says that the embedding holds the skill beyond the return; chance says that what was read was the return or what goes
+# with it. A second control asks about the ranking: shuffle the returns within each task before the split; if a probe for the
+# skill then falls, the ranking had taught it, and if it stays, the ranking taught nothing about it.
 
 # %% [markdown]
 # Before you submit: restart the kernel, run all cells, save. Then hand in this notebook as
