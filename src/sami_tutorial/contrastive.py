@@ -107,8 +107,8 @@ def sance(
 
     Queries and positives come from trajectories with high return, negatives from trajectories of
     the same task with low return; K = N + 1. The loss averages over the queries and is negative
-    where the estimate is positive. It bounds no mutual information: its negatives are not draws
-    from the marginal. Equations 3 and 4 of the paper. Built in chapter 8.
+    where the estimate is positive. It bounds no mutual information of context and trajectory: its
+    negatives are not draws from the marginal. Equations 3 and 4 of the paper. Built in chapter 8.
 
     The weight follows d, the mean Euclidean distance between queries and negative keys (before
     ``normalize``); it is a constant to the gradient. The paper prints w = max(d, 1), which never
