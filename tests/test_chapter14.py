@@ -216,3 +216,31 @@ def test_a_run_repeated_is_the_same_run_at_first_and_another_one_at_last(stored)
     assert abs(np.corrcoef(here, there)[0, 1]) < 0.4
     # "a run that ends at a half, as TESAC's seed 0 did here and not in chapter 9"
     assert here[0] < 0.6 < 0.9 < there[0] and pd.Series(here).drop(0).min() > 0.8
+
+
+def test_a_temperature_of_one_weakens_the_contrast(built):
+    """By hand and in training: "less than a third", "half as much", "smaller, too"."""
+    q, plus, minus = np.array([0.6, 0.2]), np.array([0.7, 0.1]), np.array([[0.5, 0.4], [-0.6, 0.3]])
+    (_, sharp, _), (_, soft, push) = (
+        built["contrast"](q, plus, minus, beta=beta) for beta in (0.1, 1.0)
+    )
+    assert np.linalg.norm(soft) < np.linalg.norm(sharp) / 3
+    assert push[1] / push[0] == pytest.approx(0.5, abs=0.05)
+
+    curves = load_table("curves/one_change.parquet")
+    share = 1 / (1 + curves["gradient_ratio"])
+    by_run = share.groupby([curves["method"], curves["seed"]]).median().unstack("method")
+    assert by_run["temperature_one"].mean() < by_run["satesac"].mean()
+
+
+def test_all_but_two_changes_are_one_setting():
+    configs = provenance("results/one_change.parquet")["config"]["methods"]
+    base = configs["satesac"]
+    settings = {
+        name: (own["method"] != base["method"])
+        + sum(own["context"][key] != value for key, value in base["context"].items())
+        for name, own in configs.items()
+    }
+    assert len(settings) == 16 and settings.pop("satesac") == 0
+    assert {name for name, count in settings.items() if count != 1} == {"bce", "bce_return_gap"}
+    assert settings["bce"] == settings["bce_return_gap"] == 2
