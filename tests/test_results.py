@@ -1,8 +1,12 @@
 """Stored results are traceable and cannot change unnoticed."""
 
+import subprocess
+import sys
+
 import pandas as pd
 import pytest
 
+from sami_tutorial import results
 from sami_tutorial.results import (
     ResultsError,
     current_origin,
@@ -48,8 +52,31 @@ def test_the_origin_is_that_of_the_runs(tmp_path):
     assert provenance("curves/x.parquet", tmp_path).items() >= then.items()
 
 
+def test_processes_that_store_at_once_lose_no_entry(tmp_path):
+    code = (
+        "import sys; from pathlib import Path; from sami_tutorial.results import store_bytes\n"
+        "for i in range(40): store_bytes(f'{sys.argv[1]}/{i}', b'x', command='', config={},"
+        " wall_seconds=0, origin={}, directory=Path(sys.argv[2]))"
+    )
+    started = [subprocess.Popen([sys.executable, "-c", code, name, str(tmp_path)]) for name in "ab"]
+    assert [each.wait() for each in started] == [0, 0]
+    assert set(read_manifest(tmp_path)["files"]) == {f"{n}/{i}" for n in "ab" for i in range(40)}
+
+
 def test_the_commit_is_unknown_without_git(monkeypatch):
     monkeypatch.setenv("PATH", "")
+    assert current_origin()["commit"] == "unknown"
+
+
+def test_the_commit_of_a_repository_around_an_installed_library_is_not_its_own(
+    tmp_path, monkeypatch
+):
+    who = ("-c", "user.name=a", "-c", "user.email=a@b")
+    for command in (("init", "-q"), (*who, "commit", "-q", "--allow-empty", "-m", "foreign")):
+        subprocess.run(["git", "-C", str(tmp_path), *command], check=True)
+    installed = tmp_path / ".venv/lib/site-packages/sami_tutorial/results.py"
+    installed.parent.mkdir(parents=True)
+    monkeypatch.setattr(results, "__file__", str(installed))
     assert current_origin()["commit"] == "unknown"
 
 
@@ -71,7 +98,7 @@ def test_every_file_of_the_book_matches_its_hash():
     for name in files:
         load_bytes(name, directory)
     stored = {p.relative_to(directory).as_posix() for p in directory.rglob("*") if p.is_file()}
-    assert stored - {"manifest.json"} == set(files)
+    assert stored - {"manifest.json", "lock"} == set(files)
 
 
 def test_data_folder_can_be_named_or_is_missed_by_name(tmp_path, monkeypatch):
@@ -79,5 +106,5 @@ def test_data_folder_can_be_named_or_is_missed_by_name(tmp_path, monkeypatch):
     monkeypatch.setenv("SAMI_DATA", str(tmp_path))
     assert data_dir() == tmp_path
     monkeypatch.setenv("SAMI_DATA", str(tmp_path / "nowhere"))
-    with pytest.raises(ResultsError, match="SAMI_DATA"):
+    with pytest.raises(ResultsError, match=r"SAMI_DATA is '.*nowhere', where there is no"):
         data_dir()

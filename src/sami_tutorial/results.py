@@ -24,6 +24,10 @@ import torch
 from sami_tutorial import download
 from sami_tutorial.download import MANIFEST as MANIFEST
 from sami_tutorial.files import write_whole
+from sami_tutorial.lock import locked
+
+LOCK = "lock"  # beside the manifest, and not in it
+PATIENCE = 120.0  # seconds; storing one file takes a small part of one
 
 
 class ResultsError(ValueError):
@@ -37,17 +41,21 @@ def data_dir() -> Path:
         ResultsError: if there is none.
         DownloadError: if the copy cannot be begun.
     """
-    starts = [Path.cwd().resolve(), Path(__file__).resolve()]
-    candidates = [folder / "data" for start in starts for folder in (start, *start.parents)]
     if "SAMI_DATA" in os.environ:
-        candidates = [Path(os.environ["SAMI_DATA"])]
-    for candidate in candidates:
-        if (candidate / MANIFEST).is_file():
-            return candidate
-    if "SAMI_DATA" not in os.environ:
-        copy = download.cache("data")
-        if copy is not None:
-            return copy
+        named = Path(os.environ["SAMI_DATA"])
+        if (named / MANIFEST).is_file():
+            return named
+        raise ResultsError(
+            f"SAMI_DATA is {str(named)!r}, where there is no {MANIFEST}; set it to the data folder "
+            "of a clone of the book's repository, or unset it"
+        )
+    for start in (Path.cwd().resolve(), Path(__file__).resolve()):
+        for folder in (start, *start.parents):
+            if (folder / "data" / MANIFEST).is_file():
+                return folder / "data"
+    copy = download.cache("data")
+    if copy is not None:
+        return copy
     raise ResultsError(
         "no data/manifest.json found; work in a clone of the book's repository, "
         "or set SAMI_DATA to its data folder"
@@ -98,13 +106,13 @@ def store_bytes(
         wall_seconds: of the runs behind it.
         origin: what :func:`current_origin` said when the runs began; default: what it says now.
         directory: the data folder, if not :func:`data_dir`.
+
+    Raises:
+        TimeoutError: if another process goes on storing for minutes.
     """
     directory = directory or data_dir()
     path = directory / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, content)
-    manifest = read_manifest(directory)
-    manifest["files"][name] = {
+    entry = {
         "sha256": hashlib.sha256(content).hexdigest(),
         "bytes": len(content),
         "command": command,
@@ -113,8 +121,12 @@ def store_bytes(
         "wall_seconds": wall_seconds,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    manifest["files"] = dict(sorted(manifest["files"].items()))
-    write_whole(directory / MANIFEST, (json.dumps(manifest, indent=2) + "\n").encode())
+    directory.mkdir(parents=True, exist_ok=True)
+    with locked(directory / LOCK, PATIENCE):  # else entries made meanwhile would be lost
+        write_whole(path, content)
+        manifest = read_manifest(directory)
+        manifest["files"] = dict(sorted((manifest["files"] | {name: entry}).items()))
+        write_whole(directory / MANIFEST, (json.dumps(manifest, indent=2) + "\n").encode())
     return path
 
 
@@ -182,8 +194,9 @@ def current_commit() -> str:
             return ""
         return result.stdout.strip() if result.returncode == 0 else ""
 
-    commit = git("rev-parse", "HEAD")
-    if not commit:
+    # Git looks upwards: it also answers for a foreign repository around an installed library.
+    top, commit = git("rev-parse", "--show-toplevel"), git("rev-parse", "HEAD")
+    if not commit or Path(top).resolve() != root:
         return "unknown"
     return commit + ("+changes" if git("status", "--porcelain", "src", "experiments") else "")
 
