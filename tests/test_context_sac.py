@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save
 
 from sami_tutorial.agents import METHODS, FrozenPolicy, get_method
 from sami_tutorial.checkpoint import CheckpointError, policy_bytes
@@ -345,6 +346,21 @@ def test_a_stored_policy_remembers_like_its_agent(name):
 def test_a_foreign_policy_file_is_refused():
     with pytest.raises(CheckpointError, match="damaged or foreign"):
         FrozenPolicy(b"not a policy")
+
+
+@pytest.mark.parametrize("missing", ["encoder.head.weight", "standardize.mean", "actor"])
+def test_a_policy_without_some_of_its_weights_is_refused(missing):
+    config = TrainConfig(CUBE, method="tesac", context=SMALL, sac=SACConfig(hidden=(8,)))
+    agent = get_method("tesac").make_agent(S, A, config.sac, config.context, seed=3)
+    weights = agent.policy().state_dict()
+    rest = {name: each for name, each in weights.items() if not name.startswith(missing)}
+    assert len(rest) < len(weights)
+    content = save(rest, metadata={"config": config.to_json()})
+    with pytest.raises(CheckpointError, match=missing):
+        FrozenPolicy(content)
+    foreign = save({**weights, "critic.bias": torch.zeros(1)}, {"config": config.to_json()})
+    with pytest.raises(CheckpointError, match=r"has \['critic.bias'\]"):
+        FrozenPolicy(foreign)
 
 
 def test_methods_differ_only_by_composition():

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 from gymnasium.vector import VectorEnv
 
-from sami_tutorial.checkpoint import read_policy
+from sami_tutorial.checkpoint import CheckpointError, read_policy
 from sami_tutorial.context_sac import ContextConfig, ContextSAC
 from sami_tutorial.encoder import ContextEncoder, PEARLEncoder
 from sami_tutorial.envs import VectorContextObservation
@@ -104,13 +104,19 @@ class FrozenPolicy:
 
     Args:
         content: what ``sami_tutorial.checkpoint.policy_bytes`` wrote.
-        seed: of the sampled actions.
+        seed: of the sampled actions, and of PEARL's c.
+
+    Raises:
+        CheckpointError: if it is damaged, or lacks weights that its method needs.
     """
 
     def __init__(self, content: bytes, seed: int = 0):
         config, weights = read_policy(content)
-        if "mlp.layers.0.weight" in weights:  # an actor stored alone, as in chapter 3
+        alone = "mlp.layers.0.weight" in weights  # an actor, as in chapter 3
+        if alone:
             weights = {f"actor.{name}": weight for name, weight in weights.items()}
+        if "actor.mlp.layers.0.weight" not in weights:
+            raise CheckpointError(f"the stored policy has no actor; it holds {sorted(weights)}")
         method = get_method(config["method"])
         context = ContextConfig(**config.get("context", {}))
         layers = len([name for name in weights if re.fullmatch(r"actor.*weight", name)])
@@ -125,7 +131,16 @@ class FrozenPolicy:
             seed,
         )
         policy = self.agent.policy()
-        policy.load_state_dict(policy.state_dict() | weights)
+        expected = policy.state_dict()
+        missing, foreign = expected.keys() - weights.keys(), weights.keys() - expected.keys()
+        if alone:
+            missing -= {name for name in missing if name.startswith("standardize.")}
+        if missing or foreign:
+            raise CheckpointError(
+                f"the stored policy does not fit its method {method.name!r}: it lacks "
+                f"{sorted(missing)} and has {sorted(foreign)} beside what is asked for"
+            )
+        policy.load_state_dict(expected | weights)
 
     def begin(self, observation: np.ndarray) -> None:
         """A new episode starts everywhere: (N, S)."""
