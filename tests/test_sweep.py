@@ -172,6 +172,16 @@ def test_methods_come_before_variants(tmp_path):
         (GOOD + "overrides.env_options.distractors = 99", "give an integer from 0 to 8"),
         (GOOD + "overrides.env_options.wind = 1", "sami/CubeMove-v0 does not open"),
         (GOOD + "overrides.context.loss = 'l2'", "choose one of"),
+        (
+            GOOD + "variants.x = { method = 'sac', env_options = { wind = 1 } }\n"
+            "variants.y = { method = 'sac' }",
+            "sami/CubeMove-v0 does not open for 'x'",
+        ),
+        (
+            GOOD + "variants.x = { method = 'ccm', context = { window = 7 } }\n"
+            "variants.y = { method = 'sac' }",
+            "context.window is 7 for 'x'; give a divisor of the 40 steps",
+        ),
         (GOOD + "evaluation.split = []", "[evaluation] has the unknown key 'split'"),
         (GOOD + "evaluation.splits = ['hard']", "splits holds 'hard'; choose from"),
         (GOOD + "evaluation.episodes = 0", "episodes is 0; give a positive integer"),

@@ -43,8 +43,8 @@ from typing import Any, TypeVar
 import gymnasium as gym
 from tqdm.auto import tqdm
 
-from sami_tutorial.agents import METHODS
-from sami_tutorial.envs import SPLITS, TASKS, make_vec, task_sets
+from sami_tutorial.agents import METHODS, get_method
+from sami_tutorial.envs import SPLITS, TASKS, make_vec
 from sami_tutorial.runs import Job, benchmark, jobs_to_line
 from sami_tutorial.train import recipe
 from sami_tutorial.workers import Outcome, Task, spread, workers
@@ -112,7 +112,7 @@ def _jobs(table: dict[str, Any], run_dir: Path) -> list[Job]:
                 folder = name or benchmark(env)
                 directory = run_dir / folder / variant / f"seed{seed}"
                 jobs.append(Job(directory, config, tuple(splits), episodes, folder, variant))
-        _try_to_open(jobs[-1])
+            _try_to_open(jobs[-1])
     return jobs
 
 
@@ -226,13 +226,20 @@ def _like(current: Any, value: Any, name: str) -> Any:
 
 
 def _try_to_open(job: Job) -> None:
-    """Finds a wrong split or option, or a simulator that is missing, before the first run."""
+    """Finds a wrong option or window, or a simulator that is missing, before the first run."""
     config = job.config
     try:
-        task_sets(config.env).split(config.split)
-        make_vec(config.env, 1, config.split, **config.env_options).close()
+        env = make_vec(config.env, 1, config.split, **config.env_options)
     except (ImportError, TypeError, ValueError, gym.error.Error) as error:
-        raise SweepError(f"{config.env} does not open: {error}") from error
+        raise SweepError(f"{config.env} does not open for {job.variant!r}: {error}") from error
+    steps = env.unwrapped.max_episode_steps  # type: ignore[attr-defined]
+    env.close()
+    window = config.context.window
+    if window and get_method(config.method).encoder is not None and steps % window:
+        raise SweepError(
+            f"context.window is {window} for {job.variant!r}; give a divisor of the {steps} steps "
+            f"of an episode in {config.env}, or 0"
+        )
 
 
 def run_sweep(
