@@ -120,6 +120,18 @@ def test_actions_that_fit_no_motor_are_rejected_before_anything_moves() -> None:
         assert_same(one, other)
 
 
+def test_an_action_out_of_range_is_and_costs_the_nearest_one_within() -> None:
+    far = np.random.default_rng(0).uniform(-3, 3, (2, 6)).astype(np.float32)
+    outcomes = []
+    for actions in (far, np.clip(far, -1, 1)):
+        env, single = make_vec(CHEETAH, 2), gym.make(CHEETAH, disable_env_checker=True)
+        env.reset(seed=0)
+        single.reset(seed=0)
+        outcomes.append([*env.step(actions)[:2], *single.step(actions[0])[:2]])
+    for one, other in zip(*outcomes, strict=True):
+        assert np.array_equal(one, other)
+
+
 def test_a_body_that_breaks_leaves_the_others_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

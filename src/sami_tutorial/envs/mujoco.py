@@ -13,7 +13,6 @@ Chapter 1, *Tasks and skills*, shows them.
 
 from __future__ import annotations
 
-import math
 import os
 from typing import Any, ClassVar
 
@@ -60,7 +59,8 @@ class ContextualMujocoEnv(Body, MujocoEnv):
 
     ``mass`` multiplies the mass of every link (not its rotational inertia, as in the paper's
     official code), ``damping`` that of every joint. ``crippled_<i>`` = 1 disconnects the motors of
-    limb ``i``: their control is zero, costs nothing, and what they drive is drawn blue.
+    limb ``i``: their control is zero, costs nothing, and what they drive is drawn blue. An action
+    outside [-1, 1] does and costs what the nearest one inside does.
 
     Args:
         split: the task set from which each reset draws a context: ``"train"``, ``"moderate"``,
@@ -140,10 +140,11 @@ class ContextualMujocoEnv(Body, MujocoEnv):
                 f"action has shape {control.shape}; give one number per motor, "
                 f"shape {(self.model.nu,)}"
             )
-        control = control * self._context_model.motor_power
-        effort = float(np.vecdot(control, control))
-        if not math.isfinite(effort):
+        if not np.isfinite(control).all():
             raise ValueError(f"action is {action}; give finite numbers from -1 to 1")
+        # As MuJoCo does it: what never reaches a motor costs nothing.
+        control = np.minimum(np.maximum(control, -1.0), 1.0) * self._context_model.motor_power
+        effort = float(np.vecdot(control, control))
 
         x_before = float(self.data.qpos[0])
         advance(type(self), self.model, self.data, control)

@@ -8,7 +8,6 @@ forces, which that stepper does not give.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -142,11 +141,13 @@ class MujocoVectorEnv(VectorEnv):
                 f"actions have shape {control.shape}; give one row of motors per environment, "
                 f"shape {self._motor_power.shape}"
             )
-        control = control * self._motor_power
-        effort = np.vecdot(control, control)
-        if not math.isfinite(effort @ effort):  # one number, cheap to ask
-            i = np.flatnonzero(~np.isfinite(effort))[0]
+        finite = np.isfinite(control)
+        if not finite.all():
+            i = np.flatnonzero(~finite.all(axis=1))[0]
             raise ValueError(f"actions[{i}] is {actions[i]}; give finite numbers from -1 to 1")
+        # As MuJoCo does it: what never reaches a motor costs nothing.
+        control = np.minimum(np.maximum(control, -1.0), 1.0) * self._motor_power
+        effort = np.vecdot(control, control)
 
         x_before = self._state[:, 1]
         self._state, contact_forces = self._advance(self._state, control)
