@@ -215,6 +215,7 @@ def test_batches_are_stacked_field_by_field():
         (seeds(config(), 1, 1), None, r"seeds are \[1, 1\]"),
         (seeds(config(), 1, 2), ["a", "./a"], "a directory of its own"),
         (seeds(config(), 1, 2), ["a"], "for each of the 2 configs"),
+        (seeds(config(), 1, 2), ["a", "b", "a"], "for each of the 2 configs"),
     ],
 )
 def test_what_is_no_population(configs, directories, message):

@@ -11,6 +11,7 @@ from sami_tutorial.checkpoint import CheckpointError, save_checkpoint
 from sami_tutorial.context_sac import ContextConfig, ContextSAC
 from sami_tutorial.envs import TASKS, get_task, task_sets
 from sami_tutorial.evaluate import evaluate, interval
+from sami_tutorial.runs import evaluate_run
 from sami_tutorial.sac import SAC, SACConfig
 from sami_tutorial.train import (
     CHECKPOINT,
@@ -229,6 +230,18 @@ def test_evaluation_runs_each_context_with_the_same_episodes():
     assert split["episode_return"].tolist() == table["episode_return"].tolist()
     with pytest.raises(ValueError, match="at least one"):
         evaluate(policy, CUBE, [], episodes=4)
+
+
+def test_an_evaluation_of_nothing_is_refused():
+    run = Run(small())
+    for number in (0, -1):
+        with pytest.raises(ValueError, match=f"max_envs is {number}"):
+            evaluate(run.agent, CUBE, [{}], max_envs=number)
+    for splits in ([], ["train", "extreme", "train"]):
+        with pytest.raises(ValueError, match=r"splits is .* each once"):
+            evaluate_run(run, splits, 1)
+    with pytest.raises(ValueError, match="resamples is 0"):
+        interval([1.0, 2.0], np.random.default_rng(0), resamples=0)
 
 
 def test_an_evaluation_runs_no_more_side_by_side_than_the_task_names(monkeypatch):

@@ -369,6 +369,9 @@ def test_success_rate_by_hand(trials):
         ({"queries": 0}, "queries is 0"),
         ({"hidden": 0}, "hidden is 0"),
         ({"both_ways": True, "objective": "ccm"}, "both_ways is set, but objective is 'ccm'"),
+        ({"weight": "mni"}, "weight is 'mni'"),
+        ({"temperature": float("nan")}, "temperature is nan"),
+        ({"sigmoid": True, "weight": "max"}, "weight is 'max', which the sigmoid loss"),
     ],
 )
 def test_bad_settings_are_rejected_by_name(settings, named):
@@ -385,6 +388,8 @@ def test_bad_arguments_are_rejected_by_name(contexts, trials):
     with pytest.raises(ValueError, match="1 is good"):
         play_two = play(contexts[:3], 2, distractors=2, seed=0)
         train_encoder(play_two, tiny(), 0)
+    with pytest.raises(ValueError, match="trials holds one task"):
+        train_encoder(play(contexts[:1], 4, distractors=2, seed=0), tiny(objective="ccm"), 0)
     known = torch.zeros(30, 6, 3)
     with pytest.raises(ValueError, match=r"known has shape \(30, 5, 3\)"):
         choose_skills(known[:, 1:], trials, known)

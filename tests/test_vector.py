@@ -202,6 +202,11 @@ def test_bad_input_is_rejected_by_name(id: str, make: Make) -> None:
     env = make(id, 2)
     with pytest.raises(ValueError, match="3 seeds for 2 environments"):
         env.reset(seed=[1, 2, 3])
+    for seeds, named in (([0, 1.5], "1.5"), ("ab", "'a'"), (2.0, "2.0")):
+        with pytest.raises(ValueError, match=f"seed holds {named}"):
+            env.reset(seed=seeds)
+    first, _ = env.reset(seed=[3, 4])
+    assert np.array_equal(env.reset(seed=np.array([3, 4]))[0], first)
     with pytest.raises(ContextError, match="1 contexts for 2 environments"):
         env.reset(options={"context": [{}]})
     with pytest.raises(ContextError, match="gravity"):

@@ -270,9 +270,10 @@ def bench_update(
 
     Studies, the column ``study``: ``peers`` (SAC alone, as a population, in Stable-Baselines3 with
     equal networks, batch and optimiser, if it is installed, and compiled, if asked for),
-    ``methods``, ``seeds`` (SAC and the second method), ``width``, ``batch``, and ``window`` (steps
-    of a window, at an equal number of transitions, for the first method with an encoder). ``width``
-    has ``gflops`` beside a large matrix product's: the column ``gemm_fraction`` is the ratio.
+    ``methods``, ``seeds of sac`` and ``seeds of`` the first method with windows, ``width``,
+    ``batch``, and ``window`` (steps of a window, at an equal number of transitions, for the first
+    method with windows). ``width`` has ``gflops`` beside a large matrix product's: the column
+    ``gemm_fraction`` is the ratio.
 
     Args:
         env: whose recipe and whose widths of observation and action are used. The replay holds

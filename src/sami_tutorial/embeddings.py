@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 import sklearn
 from gymnasium.vector import VectorEnv
 from numpy.typing import ArrayLike, NDArray
@@ -59,14 +60,14 @@ class Trajectories(NamedTuple):
     action: NDArray[np.float32]  # (N, T, A)
     reward: NDArray[np.float32]  # (N, T)
     embedding: NDArray[np.float32]  # (N, T+1, D)
-    final_info: dict[str, NDArray[Any]]  # of the last step; each entry has shape (N,)
+    final_info: dict[str, NDArray[Any]]  # of the last step; each entry has shape (N, ...)
 
 
 def record(
     policy: FrozenPolicy,
     env: str,
     contexts: Sequence[Context],
-    seeds: Sequence[int],
+    seeds: Sequence[int] | NDArray[np.integer],
     *,
     env_options: dict[str, Any] | None = None,
 ) -> Trajectories:
@@ -110,7 +111,10 @@ def record(
 
 
 def _play(
-    agent: ContextSAC, env: VectorEnv, contexts: Sequence[Context], seeds: Sequence[int]
+    agent: ContextSAC,
+    env: VectorEnv,
+    contexts: Sequence[Context],
+    seeds: Sequence[int] | NDArray[np.integer],
 ) -> Trajectories:
     """Episodes side by side; all of this library's last equally long."""
     observation, _ = env.reset(seed=list(seeds), options={"context": list(contexts)})  # type: ignore[arg-type]
@@ -411,6 +415,8 @@ def _labels(name: str, labels: ArrayLike, length: int) -> NDArray[Any]:
     y = np.asarray(labels)
     if y.shape != (length,):
         raise ValueError(f"{name} has shape {y.shape}; give one for each of {length} embeddings")
+    if pd.isna(y).any():
+        raise ValueError(f"{name} holds None or NaN; drop those embeddings or name their label")
     if len(np.unique(y)) < 2:
         raise ValueError(f"{name} are all {y[0]!r}; give at least two different ones")
     return y

@@ -118,6 +118,9 @@ def history(
     """Puts (s_t, a_{t-1}, r_{t-1}) side by side; without ``start``, a_{-1} and r_{-1} are zero.
 
     (E, T+1, S), (E, T, A), (E, T) -> (E, T+1, S+A+1).
+
+    Raises:
+        ValueError: unless there is one observation more than there are actions.
     """
     if observation.shape[-2] != action.shape[-2] + 1:
         raise ValueError(

@@ -65,13 +65,16 @@ def evaluate(
         skill, which are missing where the task defines none.
 
     Raises:
-        ValueError: if there is nothing to run.
+        ValueError: if there is nothing to run, or ``max_envs`` is not positive.
     """
     if episodes < 1 or not contexts:
         raise ValueError(
             f"episodes is {episodes} and contexts has {len(contexts)} entries; give at least one"
         )
-    max_envs = max_envs or get_task(env).side_by_side
+    if max_envs is None:
+        max_envs = get_task(env).side_by_side
+    if max_envs < 1:
+        raise ValueError(f"max_envs is {max_envs}; give a positive integer")
     jobs = [(context, k) for context in contexts for k in range(episodes)]
     chunks = [jobs[i : i + max_envs] for i in range(0, len(jobs), max_envs)]
     rows: list[dict] = []
@@ -140,7 +143,8 @@ def interval(
         lower and upper bounds, each of shape (...); with one run both equal its values.
 
     Raises:
-        ValueError: without runs, with values that are not finite, for a confidence outside (0, 1).
+        ValueError: without runs or resamples, with values that are not finite, for a confidence
+            outside (0, 1).
     """
     array = np.asarray(values, dtype=np.float64)
     if array.ndim == 0 or array.shape[0] == 0:
@@ -149,6 +153,8 @@ def interval(
         raise ValueError("values holds NaN or infinity; drop those runs or fix what made them")
     if not 0 < confidence < 1:
         raise ValueError(f"confidence is {confidence!r}; choose a value between 0 and 1")
+    if resamples < 1:
+        raise ValueError(f"resamples is {resamples}; give a positive integer")
     runs = len(array)
     times_drawn = rng.multinomial(runs, np.full(runs, 1 / runs), size=resamples)
     means = times_drawn @ array.reshape(runs, -1) / runs

@@ -325,15 +325,6 @@ def learning_curves(
     return figure
 
 
-def _axis_values(name: str, given: Sequence[float], length: int) -> list[float]:
-    values = [float(each) for each in given]
-    if len(values) != length:
-        raise ValueError(
-            f"{name} has {len(values)} entries, but values has {length} along that axis"
-        )
-    return values
-
-
 def heatmap(
     values: ArrayLike | Mapping[str, ArrayLike],
     x: Sequence[float],

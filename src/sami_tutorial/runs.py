@@ -48,7 +48,7 @@ def benchmark(env: str) -> str:
 
 
 def open_run(directory: Path) -> Run:
-    """The run in ``directory`` as its last usable checkpoint has it.
+    """The run in ``directory`` as its last usable checkpoint has it, its environments closed.
 
     Raises:
         ValueError: if there is none, or its config is damaged.
@@ -60,6 +60,8 @@ def open_run(directory: Path) -> Run:
         raise ValueError(f"--run-dir {str(directory)!r} holds no {CHECKPOINT}; train first")
     config, text = read_config(directory)
     run = Run(config)
+    run.env.close()
+    # Unlike a resumed run it changes no file: a training may be going on there.
     saved = load_checkpoint(directory / CHECKPOINT, text)
     run.restore(saved.tensors, saved.counters)
     return run
@@ -70,9 +72,15 @@ def evaluate_run(run: Run, splits: Sequence[str], episodes: int) -> pd.DataFrame
 
     Args:
         run: see :func:`open_run`.
-        splits: of the run's environment.
+        splits: of the run's environment, each once.
         episodes: per task.
+
+    Raises:
+        ValueError: if ``splits`` is empty, repeats one or names one that there is not, or if there
+            are no episodes.
     """
+    if not splits or len(set(splits)) < len(splits):
+        raise ValueError(f"splits is {list(splits)}; name at least one, and each once")
     config = run.config
     tables = [
         evaluate(

@@ -209,7 +209,13 @@ ENCODER_RECIPES: dict[str, dict[str, Any]] = {
 
 
 def recipe(env: str, method: str = "sac", **overrides: Any) -> TrainConfig:
-    """The book's settings for ``method`` in ``env``, with any of them overridden."""
+    """The book's settings for ``method`` in ``env``, with any of them overridden.
+
+    Raises:
+        ValueError: for an unknown environment or method, or settings that :class:`TrainConfig`
+            refuses.
+        TypeError: for an override that is no field of it.
+    """
     settings = RECIPES.get(env, {})
     encoder = get_method(method).encoder
     if encoder is not None:
@@ -234,7 +240,9 @@ class Run:
         self.observation_dim = flatdim(self.env.single_observation_space)
         self.action_dim = flatdim(self.env.single_action_space)
         self.agent = self.make_agent()
-        self.generator = torch.Generator().manual_seed(config.seed)  # draws the batches
+        # Draws the batches. The agent's own generator starts from the same seed, so both give the
+        # same numbers, to other uses; another seed here would repeat no run that is stored.
+        self.generator = torch.Generator().manual_seed(config.seed)
         self.replay = Replay(
             config.replay_capacity,
             config.num_envs,
@@ -668,7 +676,10 @@ def _check_population(
     seeds = [config.seed for config in configs]
     if len(set(seeds)) < len(seeds):
         raise ValueError(f"the configs' seeds are {seeds}; name each once")
-    if run_dirs is not None and len({Path(each).resolve() for each in run_dirs}) != len(configs):
+    if run_dirs is None:
+        return
+    different = {Path(each).resolve() for each in run_dirs}
+    if not len(run_dirs) == len(configs) == len(different):
         raise ValueError(
             f"run_dirs is {[str(each) for each in run_dirs]}; give a directory of its own for each "
             f"of the {len(configs)} configs"

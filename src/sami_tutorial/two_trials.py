@@ -18,6 +18,7 @@ which nothing of the first is left. Built in chapter 8, *SaNCE*.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -224,6 +225,15 @@ class EncoderConfig:
                 f"both_ways is set, but objective is {self.objective!r}; only 'satesac' has both a "
                 "good and a bad part in every task"
             )
+        for name in ("learning_rate", "temperature"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} is {getattr(self, name)}; give a number above 0")
+        if self.weight not in ("min", "max", "none"):
+            raise ValueError(f"weight is {self.weight!r}; choose 'min', 'max' or 'none'")
+        if self.sigmoid and self.weight != "none":
+            raise ValueError(
+                f"weight is {self.weight!r}, which the sigmoid loss does not know; choose 'none'"
+            )
         for name in ("tasks", "queries", "hidden"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; give a positive integer")
@@ -244,12 +254,17 @@ class ContrastSampler:
     that changes.
 
     Raises:
-        ValueError: if some task has no two good trials.
+        ValueError: if some task has no two good trials, or if a contrast between tasks is given
+            one task only.
     """
 
     def __init__(self, trials: Trials, config: EncoderConfig, generator: torch.Generator):
         tasks, each = trials.skill.shape
         self.config, self.generator = config, generator
+        if config.objective == "ccm" and tasks < 2:
+            raise ValueError(
+                "trials holds one task, but objective 'ccm' compares tasks; play at least two"
+            )
         everything = torch.arange(tasks * each).reshape(tasks, each)
         self.alike = self.others = everything  # (C, pool): a task's positives, and its negatives
         if config.objective != "ccm":

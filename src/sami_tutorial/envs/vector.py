@@ -92,18 +92,27 @@ class LockstepVectorEnv(SyncVectorEnv):
         return np.stack(observations), infos  # (num_envs, observation)
 
 
-def seeds_per_env(seed: int | Sequence[int | None] | None, num_envs: int) -> Sequence[int | None]:
-    """Gymnasium's rule: one integer seeds environment ``i`` with ``seed + i``."""
+def seeds_per_env(seed: int | Sequence[int | None] | None, num_envs: int) -> list[int | None]:
+    """Gymnasium's rule: one integer seeds environment ``i`` with ``seed + i``.
+
+    Raises:
+        ValueError: for anything but None, an integer, or one of these for each environment.
+    """
     if seed is None:
         return [None] * num_envs
     if isinstance(seed, int | np.integer):
         return [int(seed) + i for i in range(num_envs)]
-    if len(seed) != num_envs:
+    seeds: list[int | None] = []
+    for each in seed if isinstance(seed, Sequence | np.ndarray) else [seed]:
+        if each is not None and not isinstance(each, int | np.integer):
+            raise ValueError(f"seed holds {each!r}; give integers from 0 up")
+        seeds.append(None if each is None else int(each))
+    if len(seeds) != num_envs:
         raise ValueError(
-            f"seed lists {len(seed)} seeds for {num_envs} environments; give one integer or "
+            f"seed lists {len(seeds)} seeds for {num_envs} environments; give one integer or "
             "one seed for each"
         )
-    return seed
+    return seeds
 
 
 def reseeded(
