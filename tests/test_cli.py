@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 import torch
 
+from sami_tutorial import cli
 from sami_tutorial.agents import FrozenPolicy
 from sami_tutorial.checkpoint import policy_bytes
 from sami_tutorial.cli import main
@@ -114,7 +115,7 @@ BAD_ARGUMENTS = [
     (["verify", "--seed", "x"], "give an integer from 0 up"),
     (["verify", "--episodes", "0"], "give a positive integer"),
     (["verify", "now"], "unrecognized arguments: now"),
-    (["verify"], "set SAMI_DATA"),
+    (["verify"], "where there is no manifest.json; set it to the data folder"),
 ]
 
 
@@ -169,6 +170,17 @@ def test_a_run_in_use_is_named(tmp_path, capsys, monkeypatch):
     with exclusive(tmp_path):
         assert main(["train", "--env", CUBE, "--run-dir", str(tmp_path)]) == 2
     assert "wait for it or stop it" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("name", "resumes"), [("train", True), ("evaluate", False)])
+def test_only_what_can_go_on_says_so_when_it_is_stopped(name, resumes, capsys, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, f"run_{name}", stop)
+    command = {"train": ["train", "--env", CUBE, "--run-dir", "x"], "evaluate": EVALUATE}[name]
+    assert main(command) == 130
+    assert ("goes on from here" in capsys.readouterr().err) is resumes
 
 
 @pytest.mark.parametrize("command", [[], ["train"], ["evaluate"], ["sweep"], ["verify"]])

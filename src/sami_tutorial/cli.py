@@ -414,6 +414,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except (ValueError, OSError, ModuleNotFoundError, TrainingDiverged, RunDirBusy) as error:
             print(f"{command}: {' '.join(str(error).split())}", file=sys.stderr)
         except KeyboardInterrupt:
-            print(f"{command}: stopped; the same command goes on from here", file=sys.stderr)
+            resumes = command in ("sami train", "sami sweep")
+            more = "; the same command goes on from here" if resumes else ""
+            print(f"{command}: stopped{more}", file=sys.stderr)
             return 130
     return 2

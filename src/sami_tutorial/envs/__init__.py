@@ -41,7 +41,7 @@ def get_task(id: str) -> Task:
         ContextError: if ``id`` is none of this library's environments.
     """
     if id not in TASKS:
-        raise ContextError(f"id is {id!r}; choose one of {sorted(TASKS)}")
+        raise ContextError(f"there is no environment {id!r}; choose one of {sorted(TASKS)}")
     return TASKS[id]
 
 
