@@ -20,6 +20,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
+from sami_tutorial.bench import sb3_model
 from sami_tutorial.evaluate import Policy, evaluate
 from sami_tutorial.results import store_table
 from sami_tutorial.train import Run, TrainConfig, train
@@ -76,10 +77,7 @@ def run_ours(seed: int) -> pd.DataFrame:
 
 
 def run_sb3(seed: int) -> pd.DataFrame:
-    import gymnasium as gym
-    from stable_baselines3 import SAC
     from stable_baselines3.common.callbacks import BaseCallback
-    from stable_baselines3.common.vec_env import DummyVecEnv
 
     ours = config(seed)
     log = Log()
@@ -93,23 +91,7 @@ def run_sb3(seed: int) -> pd.DataFrame:
             log(self.num_timesteps, self.model._n_updates, policy)
             return True
 
-    env = DummyVecEnv([lambda: gym.make(ENV, split="nominal")] * ours.num_envs)
-    model = SAC(
-        "MlpPolicy",
-        env,
-        seed=seed,
-        learning_rate=ours.sac.learning_rate,
-        buffer_size=ours.replay_capacity,
-        learning_starts=ours.warmup_steps,
-        batch_size=ours.batch_size,
-        tau=ours.sac.target_rate,
-        gamma=ours.sac.discount,
-        train_freq=ours.update_every,
-        gradient_steps=1,
-        ent_coef=f"auto_{ours.sac.initial_temperature}",
-        policy_kwargs={"net_arch": list(ours.sac.hidden)},
-        device="cpu",
-    )
+    model = sb3_model(ours, ours.num_envs)
     model.learn(STEPS, callback=Evaluate())
     return pd.DataFrame(log.rows)
 

@@ -149,6 +149,17 @@ def test_training_against_stable_baselines3():
     assert list(table["contestant"]) == ["ours", "ours, 2 seeds", "Stable-Baselines3"]
 
 
+@pytest.mark.parametrize(("env", "entropy"), [("sami/CubeMove-v0", -1.0), (CHEETAH, -6.0)])
+def test_stable_baselines3_gets_the_settings_of_the_run(env, entropy):
+    pytest.importorskip("stable_baselines3")
+    config = recipe(env, "sac", replay_capacity=100)
+    model = bench.sb3_model(config, num_envs=2)
+    model.env.close()
+    assert model.n_envs == 2 and model.seed == config.seed
+    assert model.target_entropy == entropy
+    assert (model.tau, model.gamma) == (config.sac.target_rate, config.sac.discount)
+
+
 def test_environments_on_the_command_line(tmp_path, capsys):
     out = tmp_path / "deep" / "envs.json"
     ids = ["sami/Hopper-v0", "sami/CubeMove-v0"]

@@ -429,8 +429,8 @@ def _compiled(config: TrainConfig) -> Contestant:
     return Contestant(f"{OURS}, torch.compile", run.update)
 
 
-def _sb3_model(config: TrainConfig, num_envs: int) -> Any:
-    """Stable-Baselines3's SAC with the settings of a run."""
+def sb3_model(config: TrainConfig, num_envs: int) -> Any:
+    """Stable-Baselines3's SAC with the settings of a run, in that many single environments."""
     from stable_baselines3 import SAC
     from stable_baselines3.common.vec_env import DummyVecEnv
 
@@ -450,6 +450,7 @@ def _sb3_model(config: TrainConfig, num_envs: int) -> Any:
         train_freq=config.update_every,
         gradient_steps=1,
         ent_coef=f"auto_{config.sac.initial_temperature}",
+        target_entropy="auto" if config.sac.target_entropy is None else config.sac.target_entropy,
         policy_kwargs={"net_arch": list(config.sac.hidden)},
         device="cpu",
     )
@@ -458,7 +459,7 @@ def _sb3_model(config: TrainConfig, num_envs: int) -> Any:
 def _sb3_updates(config: TrainConfig) -> Contestant:
     from stable_baselines3.common.logger import configure
 
-    model = _sb3_model(config, num_envs=1)
+    model = sb3_model(config, num_envs=1)
     model.set_logger(configure(None, []))
     buffer, rng = model.replay_buffer, np.random.default_rng(config.seed)
     for array in (buffer.observations, buffer.next_observations, buffer.actions, buffer.rewards):
@@ -507,7 +508,7 @@ def bench_train(
             amount = steps * len(runs) / 1000
             contestants.append(Contestant(name, partial(next, segments), amount))
         if util.find_spec("stable_baselines3"):
-            model = _sb3_model(config, config.num_envs)
+            model = sb3_model(config, config.num_envs)
             open_envs.callback(model.env.close)
             model.learn(config.warmup_steps)
             learn = partial(model.learn, steps, reset_num_timesteps=False)
