@@ -316,6 +316,8 @@ class Run:
 
             warm = self.env_steps >= config.warmup_steps
             if warm and self.env_steps // config.num_envs % config.update_every == 0:
+                if self.updates == 0:
+                    self.fit_standardize()
                 yield None
                 self.updates += 1
                 self.check(self.metrics)
@@ -338,15 +340,18 @@ class Run:
         self.curve.append(record | {"wall_seconds": self.wall_seconds})
         return self.curve[-1]
 
+    def fit_standardize(self) -> None:
+        """Makes the warm-up the measure of all observations, where the config asks for one."""
+        if self.config.sac.standardize:
+            everything = self.replay.episodes(self.replay.length.nonzero().squeeze(-1))
+            self.agent.standardize.fit(everything.observation[:, :-1][everything.mask])
+
     def update(self) -> None:
         """One update of the agent from the replay."""
         self.metrics |= self.agent.update(*self.batch())
 
     def batch(self) -> tuple[Any, ...]:
         """What the agent's update takes."""
-        if self.updates == 0 and self.config.sac.standardize:
-            everything = self.replay.episodes(self.replay.length.nonzero().squeeze(-1))
-            self.agent.standardize.fit(everything.observation[:, :-1][everything.mask])
         if not isinstance(self.agent, ContextSAC):
             return (self.replay.sample(self.config.batch_size, self.generator),)
         due = self.updates % self.config.context.contrast_every == 0
