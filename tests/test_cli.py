@@ -51,7 +51,8 @@ def test_several_seeds_at_once(tmp_path, capsys):
     assert main([*command, "--run-dir", str(tmp_path)]) == 0
     assert capsys.readouterr().out.endswith("; times 2 runs\n")
     for seed in (4, 7):
-        assert open_run(tmp_path / f"seed{seed}").config == recipe(CUBE, seed=seed, steps=9600)
+        run = open_run(tmp_path / f"seed{seed}")
+        assert run.config == recipe(CUBE, seed=seed, steps=9600) and run.env.closed
 
 
 TRAIN = ["train", "--env", CUBE, "--run-dir", "{tmp}/run"]

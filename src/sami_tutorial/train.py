@@ -240,8 +240,8 @@ class Run:
         self.observation_dim = flatdim(self.env.single_observation_space)
         self.action_dim = flatdim(self.env.single_action_space)
         self.agent = self.make_agent()
-        # Draws the batches. The agent's own generator starts from the same seed, so both give the
-        # same numbers, to other uses; another seed here would repeat no run that is stored.
+        # Draws the batches. The agent's own generator starts from the same seed: the same numbers,
+        # put to other uses. Another seed here would change every run that is stored.
         self.generator = torch.Generator().manual_seed(config.seed)
         self.replay = Replay(
             config.replay_capacity,
@@ -577,7 +577,7 @@ def train(
         progress: whether to print the memory that the run needs and to show a progress bar.
         on_round: called after every round, e.g. to draw a live curve. If it lets ``run.agent`` act,
             sampled actions, and PEARL's c even with mean actions, are drawn from the training's
-            generator: the run goes on otherwise than unasked.
+            generator, and the run then goes on differently.
 
     Raises:
         ValueError: if ``run_dir`` holds a run with another config.
