@@ -291,6 +291,10 @@ def test_standardisation_is_fitted_to_the_warm_up():
     run.update()
     assert torch.allclose(run.agent.standardize(seen).mean(0), torch.zeros(5), atol=0.05)
     assert torch.allclose(run.agent.standardize(seen).std(0), torch.ones(5), atol=0.05)
+    run.updates = 0
+    run.agent.standardize.std.fill_(7.0)
+    run.batch()
+    assert (run.agent.standardize.std == 7).all()  # to draw a batch changes no agent
 
 
 # --- acting --------------------------------------------------------------------------------------

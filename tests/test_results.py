@@ -1,12 +1,13 @@
 """Stored results are traceable and cannot change unnoticed."""
 
 import subprocess
-import sys
 
 import pandas as pd
 import pytest
 
 from sami_tutorial import results
+from sami_tutorial.files import write_whole
+from sami_tutorial.lock import locked
 from sami_tutorial.results import (
     ResultsError,
     current_origin,
@@ -52,15 +53,31 @@ def test_the_origin_is_that_of_the_runs(tmp_path):
     assert provenance("curves/x.parquet", tmp_path).items() >= then.items()
 
 
-def test_processes_that_store_at_once_lose_no_entry(tmp_path):
-    code = (
-        "import sys; from pathlib import Path; from sami_tutorial.results import store_bytes\n"
-        "for i in range(40): store_bytes(f'{sys.argv[1]}/{i}', b'x', command='', config={},"
-        " wall_seconds=0, origin={}, directory=Path(sys.argv[2]))"
-    )
-    started = [subprocess.Popen([sys.executable, "-c", code, name, str(tmp_path)]) for name in "ab"]
-    assert [each.wait() for each in started] == [0, 0]
-    assert set(read_manifest(tmp_path)["files"]) == {f"{n}/{i}" for n in "ab" for i in range(40)}
+def test_no_entry_made_meanwhile_is_lost(tmp_path, monkeypatch):
+    """From reading the manifest to writing it no other process can; one that must wait, waits."""
+    monkeypatch.setattr(results, "PATIENCE", 0.0)
+    seen = []
+
+    def alone(name, function):
+        def checked(*arguments):
+            with pytest.raises(TimeoutError), locked(tmp_path / results.LOCK, 0.0):
+                pass
+            seen.append(name)
+            return function(*arguments)
+
+        monkeypatch.setattr(results, name, checked)
+
+    alone("read_manifest", read_manifest)
+    alone("write_whole", write_whole)
+    store(tmp_path)
+    assert seen == ["write_whole", "read_manifest", "write_whole"]
+    before = read_manifest(tmp_path)
+    with (
+        locked(tmp_path / results.LOCK, 0.0),
+        pytest.raises(TimeoutError, match=r"another process holds .* wait for it"),
+    ):
+        store(tmp_path, {"commit": "a1b2c3", "hardware": "an older machine"})
+    assert read_manifest(tmp_path) == before
 
 
 def test_the_commit_is_unknown_without_git(monkeypatch):
