@@ -396,7 +396,7 @@ discount, steps = 0.9, 10 + VARIANT % 5
 
 # %% question="q6" answer=true
 value = (reward + temperature * entropy) / (1 - discount)  # SOLUTION
-# The value of the *first* step for an agent that sees the clock and takes every cut for a termination:
+# The first step, for an agent that sees the clock and takes every cut for a termination:
 value_if_cut = value * (1 - discount**steps)  # SOLUTION
 
 
