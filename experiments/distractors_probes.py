@@ -20,14 +20,12 @@ is kept in runs/distractors_probes and not measured again.
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import sklearn
 import torch
 from embeddings_study import Table, untrained
-from one_change_probes import kept
+from one_change_probes import store
 
 from sami_tutorial.agents import FrozenPolicy
 from sami_tutorial.embeddings import probe_labels, probe_values, record
@@ -35,7 +33,7 @@ from sami_tutorial.envs import task_sets
 from sami_tutorial.envs.cube_physics import MAX_STEPS
 from sami_tutorial.envs.cube_skills import optimal_skill
 from sami_tutorial.evaluate import EVALUATION_SEED
-from sami_tutorial.results import data_dir, load_bytes, provenance, read_manifest, store_table
+from sami_tutorial.results import data_dir, load_bytes, provenance, read_manifest
 from sami_tutorial.two_trials import draw_tasks
 
 BENCHMARK = "distractors"
@@ -49,8 +47,6 @@ EPISODES = 4
 
 STARTS = 20
 """Episodes in each training task, all tasks from the same starts."""
-
-KEPT = Path("runs") / "distractors_probes"
 
 
 def measure(variant: str, seed: int, checkpoint: str) -> pd.DataFrame:
@@ -104,8 +100,8 @@ def measure(variant: str, seed: int, checkpoint: str) -> pd.DataFrame:
 def main() -> None:
     torch.set_num_threads(1)
     stored = read_manifest(data_dir())["files"]
-    seeds = {seed for each in provenance(f"results/{BENCHMARK}.parquet")["config"]["seeds"].values()
-             for seed in each}  # fmt: skip
+    own = provenance(f"results/{BENCHMARK}.parquet")["config"]["seeds"]
+    seeds = {seed for each in own.values() for seed in each}
     pattern = re.compile(r"checkpoints/(\w+)/(\w+)/seed(\d+)\.safetensors")
     policies = [
         (match[2], int(match[3]), match[0])
@@ -116,16 +112,8 @@ def main() -> None:
             or (match[1] == WITHOUT and match[2] in METHODS and int(match[3]) in seeds)
         )
     ]
-    with sklearn.config_context(skip_parameter_validation=True):  # faster on small tables
-        measured = [kept(measure, KEPT, *policy) for policy in policies]
-    store_table(
-        f"results/{BENCHMARK}_probes.parquet",
-        pd.concat([numbers for numbers, _ in measured], ignore_index=True),
-        command=f"python experiments/{BENCHMARK}_probes.py",
-        config={"env": ENV, "splits": SPLITS, "draws": DRAWS, "episodes_per_task": EPISODES}
-        | {"starts": STARTS, "policies": len(policies), "sklearn": sklearn.__version__},
-        wall_seconds=round(sum(seconds for _, seconds in measured), 1),
-    )
+    config = {"env": ENV, "splits": SPLITS, "draws": DRAWS, "episodes_per_task": EPISODES}
+    store(BENCHMARK, measure, policies, config | {"starts": STARTS})
 
 
 if __name__ == "__main__":

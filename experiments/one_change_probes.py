@@ -18,6 +18,7 @@ import re
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -38,7 +39,9 @@ BENCHMARK = "one_change"
 ENV = "sami/CubeMove-v0"
 SPLITS = ("moderate", "extreme")
 EPISODES = 10
-KEPT = Path("runs") / "one_change_probes"
+
+Policy = tuple[str, int, str]
+"""A name, a seed and the stored file."""
 
 Measure = Callable[[str, int, str], pd.DataFrame]
 
@@ -73,18 +76,31 @@ def measure(variant: str, seed: int, checkpoint: str) -> pd.DataFrame:
     return pd.DataFrame(table.rows)
 
 
-def kept(
-    measure: Measure, folder: Path, variant: str, seed: int, checkpoint: str
-) -> tuple[pd.DataFrame, float]:
+def kept(measure: Measure, folder: Path, policy: Policy) -> tuple[pd.DataFrame, float]:
     """What `measure` says of a policy and the seconds it took, from the folder if it is there."""
+    variant, seed, checkpoint = policy
     path = folder / f"{variant}-{seed}-{provenance(checkpoint)['sha256'][:12]}.parquet"
     if not path.exists():
         start = time.process_time()
-        numbers = measure(variant, seed, checkpoint)
+        numbers = measure(*policy)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_table(numbers.assign(seconds=time.process_time() - start), path)
     numbers = pd.read_parquet(path)
     return numbers.drop(columns="seconds"), float(numbers["seconds"].iloc[0])
+
+
+def store(benchmark: str, measure: Measure, policies: list[Policy], config: dict[str, Any]) -> None:
+    """Measures what was not measured before, and stores the table of all policies."""
+    folder = Path("runs") / f"{benchmark}_probes"
+    with sklearn.config_context(skip_parameter_validation=True):  # faster on small tables
+        measured = [kept(measure, folder, policy) for policy in policies]
+    store_table(
+        f"results/{benchmark}_probes.parquet",
+        pd.concat([numbers for numbers, _ in measured], ignore_index=True),
+        command=f"python experiments/{benchmark}_probes.py",
+        config=config | {"policies": len(policies), "sklearn": sklearn.__version__},
+        wall_seconds=round(sum(seconds for _, seconds in measured), 1),
+    )
 
 
 def main() -> None:
@@ -92,16 +108,8 @@ def main() -> None:
     pattern = re.compile(rf"checkpoints/{BENCHMARK}/(\w+)/seed(\d+)\.safetensors")
     found = map(pattern.fullmatch, read_manifest(data_dir())["files"])
     policies = [(match[1], int(match[2]), match[0]) for match in found if match]
-    with sklearn.config_context(skip_parameter_validation=True):  # faster on small tables
-        measured = [kept(measure, KEPT, *policy) for policy in policies]
-    store_table(
-        f"results/{BENCHMARK}_probes.parquet",
-        pd.concat([numbers for numbers, _ in measured], ignore_index=True),
-        command=f"python experiments/{BENCHMARK}_probes.py",
-        config={"env": ENV, "splits": SPLITS, "episodes_per_task": EPISODES, "trials": 2}
-        | {"policies": len(policies), "sklearn": sklearn.__version__},
-        wall_seconds=round(sum(seconds for _, seconds in measured), 1),
-    )
+    config = {"env": ENV, "splits": SPLITS, "episodes_per_task": EPISODES, "trials": 2}
+    store(BENCHMARK, measure, policies, config)
 
 
 if __name__ == "__main__":
