@@ -2,9 +2,9 @@
 
     python scripts/make_pdf.py [--site _build/html] [--out FILE] [--only NAME ...]
 
-Pages stand in the order of _toc.yml, with bookmarks for parts, chapters and sections. Links between
-pages of the book lead to the page in the PDF. Figures are as they are at first sight: a slider or a
-menu does not work on paper, and a film is its poster.
+Pages stand in the order of _toc.yml, with bookmarks for parts, chapters and sections, and are
+numbered throughout. Links between pages of the book lead to the very place in the PDF. Figures are
+as they are at first sight: a slider or a menu does not work on paper, and a film is its poster.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ import argparse
 import base64
 import io
 import sys
+from html import escape
 from pathlib import Path
 from typing import Any
 from urllib.parse import urldefrag
 
 import yaml
 from pypdf import PdfReader, PdfWriter
-from pypdf.generic import ArrayObject, NameObject
+from pypdf.generic import ArrayObject, Destination, NameObject
 from selenium.webdriver.remote.webdriver import WebDriver
 from tqdm import tqdm
 
@@ -31,10 +32,7 @@ from chrome import browser, programs, serve, set_theme, set_width, settle  # noq
 
 NAME = "skill-aware-mutual-information.pdf"
 PAPER, MARGIN = (8.27, 11.69), 0.55  # A4 and its margin, in inches
-FOOTER = (
-    '<div style="font: 8px sans-serif; width: 100%; text-align: center; color: #555">'
-    '<span class="title"></span> \u00b7 <span class="pageNumber"></span></div>'
-)
+FOOTER = "font: 8px sans-serif; color: #555; text-align: center; margin: 0; padding-top: 11.3in"
 
 
 def reading_order(toc: dict[str, Any]) -> list[tuple[str, list[str]]]:
@@ -62,21 +60,44 @@ def printed(driver: WebDriver, address: str) -> bytes:
         Promise.allSettled(pictures.map((each) => each.decode())).then(done);
         """
     )
-    result = driver.execute_cdp_cmd(
-        "Page.printToPDF",
-        {
-            "paperWidth": PAPER[0],
-            "paperHeight": PAPER[1],
-            **{f"margin{side}": MARGIN for side in ("Top", "Bottom", "Left", "Right")},
-            "printBackground": True,
-            "displayHeaderFooter": True,
-            "headerTemplate": "<span></span>",
-            "footerTemplate": FOOTER,
-            "generateDocumentOutline": True,
-            "generateTaggedPDF": True,
-        },
+    # Chromium notes where an element is only if its own page links to it; other pages do, too.
+    driver.execute_script(
+        """
+        for (const each of document.querySelectorAll("main [id]")) {
+          const link = document.createElement("a");
+          link.href = "#" + each.id;
+          link.hidden = true;
+          document.body.append(link);
+        }
+        """
     )
+    return on_paper(driver, MARGIN, generateDocumentOutline=True, generateTaggedPDF=True)
+
+
+def on_paper(driver: WebDriver, margin: float, **options: bool) -> bytes:
+    """What the browser shows, as a PDF."""
+    size = {"paperWidth": PAPER[0], "paperHeight": PAPER[1], "printBackground": True}
+    margins = {f"margin{side}": margin for side in ("Top", "Bottom", "Left", "Right")}
+    result = driver.execute_cdp_cmd("Page.printToPDF", size | margins | options)
     return base64.b64decode(result["data"])
+
+
+def footers(driver: WebDriver, lines: list[str]) -> bytes:
+    """A sheet for each line, with nothing on it but the line at its foot."""
+    sheets = [
+        f'<p style="{FOOTER}; break-after: {"page" if lines[n + 1 :] else "auto"}">{escape(line)}'
+        for n, line in enumerate(lines)
+    ]
+    driver.get("about:blank")
+    driver.execute_script("document.body.style.margin = 0; document.body.innerHTML = arguments[0]",
+                          "".join(sheets))  # fmt: skip
+    return on_paper(driver, 0)
+
+
+def put_below(book: PdfWriter, content: bytes) -> None:
+    """Lays the sheets of another document over those of the book, one on each."""
+    for sheet, over in zip(book.pages, PdfReader(io.BytesIO(content)).pages, strict=True):
+        sheet.merge_page(over)
 
 
 def heading(reader: PdfReader, fallback: str) -> tuple[str, list[tuple[str, int]]]:
@@ -98,6 +119,12 @@ def heading(reader: PdfReader, fallback: str) -> tuple[str, list[tuple[str, int]
     return titles[0][1], [(text, number) for level, text, number in titles[1:] if level == top + 1]
 
 
+def place_of(writer: PdfWriter, reader: PdfReader, start: int, goal: Destination) -> list[Any]:
+    """Where a named place of a printed page is in the whole document: its sheet and the spot."""
+    number = start + (reader.get_destination_page_number(goal) or 0)
+    return [writer.pages[number].indirect_reference, *goal.dest_array[1:]]
+
+
 def resolve_names(writer: PdfWriter, reader: PdfReader, start: int) -> None:
     """Makes links inside one printed page say where they lead, as every page has its "references".
 
@@ -111,9 +138,7 @@ def resolve_names(writer: PdfWriter, reader: PdfReader, start: int) -> None:
             name = note.get_object().get("/Dest")
             if not isinstance(name, str):
                 continue
-            goal = reader.named_destinations[name]
-            number = start + (reader.get_destination_page_number(goal) or 0)
-            place = [writer.pages[number].indirect_reference, *goal.dest_array[1:]]
+            place = place_of(writer, reader, start, reader.named_destinations[name])
             note.get_object()[NameObject("/Dest")] = ArrayObject(place)
 
 
@@ -125,13 +150,18 @@ def merge(parts: list[tuple[str, list[tuple[str, bytes]]]], address: str) -> Pdf
         address: where the site was served when it was printed.
     """
     writer = PdfWriter()
-    first: dict[str, int] = {}  # address inside the site -> number of its first page
+    first: dict[str, list[Any]] = {}  # address inside the site -> the top of its first sheet
+    places: dict[str, list[Any]] = {}  # the same with a fragment -> that place
     for caption, pages in parts:
         parent = None
         for page, content in pages:
             reader = PdfReader(io.BytesIO(content))
-            start = first[page] = len(writer.pages)
+            start = len(writer.pages)
             writer.append(reader, import_outline=False)
+            first[page] = [writer.pages[start].indirect_reference, NameObject("/Fit")]
+            for name, goal in reader.named_destinations.items():
+                # Chromium's names are name objects, whose slash is no part of the name.
+                places[f"{page}#{name.removeprefix('/')}"] = place_of(writer, reader, start, goal)
             resolve_names(writer, reader, start)
             if caption and parent is None:
                 parent = writer.add_outline_item(title=caption, page_number=start)
@@ -146,17 +176,16 @@ def merge(parts: list[tuple[str, list[tuple[str, bytes]]]], address: str) -> Pdf
             action = note.get_object().get("/A")
             if action is None or "/URI" not in action:
                 continue
-            uri = urldefrag(str(action["/URI"])).url
+            uri = str(action["/URI"])
             if not uri.startswith(address):
                 continue
-            target = first.get(uri.removeprefix(f"{address}/"))
+            inside = uri.removeprefix(f"{address}/")
+            place = places.get(inside) or first.get(urldefrag(inside).url)
             del note.get_object()[NameObject("/A")]
-            if target is not None:
-                goal = [writer.pages[target].indirect_reference, NameObject("/Fit")]
-                note.get_object()[NameObject("/Dest")] = ArrayObject(goal)
+            if place is not None:
+                note.get_object()[NameObject("/Dest")] = ArrayObject(place)
     writer.root_object.pop("/Names", None)  # no link needs them any more
     writer.add_metadata({"/Title": "Skill-aware Mutual Information from Scratch"})
-    writer.compress_identical_objects()
     return writer
 
 
@@ -192,6 +221,13 @@ def main() -> int:
                 bar.update()
             done.append((caption, files))
         book = merge(done, address)
+        lines: list[str] = []
+        for page, file in (each for _, files in done for each in files):
+            reader = PdfReader(io.BytesIO(file))
+            title, _ = heading(reader, Path(page).stem)
+            lines += [f"{title} \u00b7 {len(lines) + n + 1}" for n in range(len(reader.pages))]
+        put_below(book, footers(driver, lines))
+    book.compress_identical_objects()
     content = io.BytesIO()
     book.write(content)
     write_whole(out, content.getvalue())
