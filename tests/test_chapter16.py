@@ -206,32 +206,34 @@ def probed():
     return scores
 
 
-def loudest(probed, method):
+def velocity_scale(probed, method):
     return probed(method, 39, "distractor", "distractor_3")[0]
 
 
-def test_ccm_learned_the_loudest_distractor_with_many_keys_and_not_with_four(probed):
-    assert loudest(probed, "ccm_distractors_8_keys_4").max() < 0.1
-    assert loudest(probed, "ccm_distractors_4").min() > 0.2
-    assert loudest(probed, "ccm_distractors_8").min() > 0.2
+def test_ccm_learned_one_distractor_with_many_keys_and_not_with_four(probed):
+    assert velocity_scale(probed, "ccm_distractors_8_keys_4").max() < 0.1
+    assert velocity_scale(probed, "ccm_distractors_4").min() > 0.2
+    assert velocity_scale(probed, "ccm_distractors_8").min() > 0.2
     means = [
-        loudest(probed, f"ccm_distractors_8{keys}").mean() for keys in ("", "_keys_64", "_keys_256")
+        velocity_scale(probed, f"ccm_distractors_8{keys}").mean()
+        for keys in ("", "_keys_64", "_keys_256")
     ]
     assert 0.4 < means[0] < 0.5 and means[1] > 0.6 and means[2] > 0.6
 
 
-def test_satesac_learned_no_distractor_in_any_seed(probed):
+def test_satesac_learned_no_distractor(probed):
     names = ["satesac_distractors_4", "satesac_distractors_8"]
     names += [f"satesac_distractors_8_keys_{K}" for K in (4, 64, 256)]
-    assert max(loudest(probed, name).max() for name in names) < 0.1
+    assert max(velocity_scale(probed, name).max() for name in names) < 0.1
     for group in (f"distractor_{k}" for k in range(8)):
         c, fresh = probed("satesac_distractors_8", 39, "distractor", group)
         assert (c - fresh).mean() < 0.1
 
 
-def test_saccm_begins_to_learn_it_with_64_keys(probed):
-    assert loudest(probed, "saccm_distractors_8").max() < 0.1
-    assert (loudest(probed, "saccm_distractors_8_keys_64") > 0.3).sum() >= 2
+def test_saccm_has_it_in_three_seeds_of_five_with_64_keys_and_in_all_with_256(probed):
+    assert velocity_scale(probed, "saccm_distractors_8").max() < 0.1
+    assert (velocity_scale(probed, "saccm_distractors_8_keys_64") > 0.3).sum() == 3
+    assert velocity_scale(probed, "saccm_distractors_8_keys_256").min() > 0.1
 
 
 def test_ccm_kept_the_skill_and_satesac_has_little_more_than_fresh_weights(probed):
@@ -274,4 +276,30 @@ def test_the_planned_trends_are_what_the_text_says():
     p = [comparison.trend_p(x, y, np.random.default_rng(0)) for x, y in planned]
     assert len(p) == 9 and min(p) == p[-1] and 0.05 / 9 < p[-1] < 0.05
     assert (comparison.slopes(doublings, claim) > 0).all()
-    assert (at_keys["ccm"] - at_keys["satesac"]).mean(axis=0)[1:].min() > 0.05
+    assert claim.mean(axis=0)[0] < 0 and claim.mean(axis=0)[1:].min() > 0.05
+    rest = comparison.trend_p(doublings[1:], claim[:, 1:], np.random.default_rng(0))
+    assert rest > 0.5  # it rests on four keys
+    assert at_keys["ccm"].mean(axis=0).argmin() == 0
+    late = at_count["tesac"][1:]  # without seed 0
+    assert (comparison.slopes(steps, late) < 0).all()
+
+
+def test_sance_pays_for_a_lean_towards_the_right_skill():
+    """The gap in the argument: shared by a task's trajectories, and yet not without effect."""
+    good, bad = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]])
+    lean = 0.5 * torch.tensor([[1.0, -1.0]])
+    plain = info_nce(good, good, bad, 1.0)
+    assert info_nce(good + lean, good + lean, bad + lean, 1.0) < plain - 0.1
+    apart = torch.nn.functional.pad  # in a direction of its own it does nothing
+    shifted = [apart(each, (0, 1), value=0.5) for each in (good, good, bad)]
+    assert info_nce(*shifted, 1.0).item() == pytest.approx(plain.item())
+
+
+def test_satesacs_question_fades():
+    curves = load_table("curves/distractors.parquet")
+    own = curves[curves["method"].str.fullmatch(r"satesac_distractors_\d")]
+    steps = own["env_steps"] / own["env_steps"].max()
+    early, late = (
+        own[part]["held_out_accuracy"].mean() * 13 for part in (steps <= 0.5, steps > 0.8)
+    )
+    assert early > 3 and late < 1.5
