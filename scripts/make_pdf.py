@@ -98,6 +98,7 @@ def put_below(book: PdfWriter, content: bytes) -> None:
     """Lays the sheets of another document over those of the book, one on each."""
     for sheet, over in zip(book.pages, PdfReader(io.BytesIO(content)).pages, strict=True):
         sheet.merge_page(over)
+        sheet.compress_content_streams()  # merging left them six times as long
 
 
 def heading(reader: PdfReader, fallback: str) -> tuple[str, list[tuple[str, int]]]:

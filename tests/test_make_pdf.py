@@ -83,6 +83,7 @@ def test_every_sheet_gets_its_own_footer():
     out = io.BytesIO()
     over.write(out)
     put_below(book, out.getvalue())
+    assert all("/Filter" in sheet["/Contents"].get_object() for sheet in book.pages)  # compressed
     drawn = [sheet.get_contents().get_data() for sheet in book.pages]
     assert [b"0 0 50 5 re" in each for each in drawn] == [True, False]
     assert [b"0 0 60 5 re" in each for each in drawn] == [False, True]
