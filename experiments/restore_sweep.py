@@ -6,6 +6,7 @@
 The inverse of store_sweep.py, for a clone whose runs/ is empty: each stored run gets its folder
 again, all but the checkpoints of its training, and counts as finished. A folder that holds a run
 already is left alone; so is a stored run whose config is not the sweep's any more, which is listed.
+One that was evaluated otherwise is listed, too, and the sweep begins it anew.
 """
 
 from __future__ import annotations

@@ -83,11 +83,14 @@ def test_runs_that_are_there_or_differ_are_left_alone(sweep, tmp_path, capsys):
     assert not (tmp_path / "third").exists()
 
 
-def test_another_evaluation_does_not_count_as_finished(sweep, tmp_path, capsys):
+def test_another_evaluation_does_not_count_as_finished_and_the_run_begins_anew(sweep, tmp_path, capsys):
     file, restore, _ = sweep
     file.write_text(SWEEP.replace("episodes = 1\n", "episodes = 2\n"))
     restore(tmp_path / "second")
     assert "1 stored with another evaluation" in capsys.readouterr().out
+    first = read_sweep(file, tmp_path / "second")[:1]
+    complete(first)  # what the sweep does with it
+    assert first[0].finished()
 
 
 def test_a_damaged_policy_leaves_no_folder(sweep, tmp_path):
