@@ -83,7 +83,7 @@ def test_runs_that_are_there_or_differ_are_left_alone(sweep, tmp_path, capsys):
     assert not (tmp_path / "third").exists()
 
 
-def test_another_evaluation_does_not_count_as_finished_and_the_run_begins_anew(sweep, tmp_path, capsys):
+def test_a_run_evaluated_otherwise_begins_anew(sweep, tmp_path, capsys):
     file, restore, _ = sweep
     file.write_text(SWEEP.replace("episodes = 1\n", "episodes = 2\n"))
     restore(tmp_path / "second")
