@@ -243,6 +243,45 @@ def test_actor_loss_uses_the_smaller_q():
     assert float(loss.detach()) == pytest.approx(0.2 * float(log_prob.mean()), rel=1e-5)
 
 
+def test_imitation_outweighs_the_critic_if_it_is_to():
+    agent, batch = make_agent(learning_rate=3e-3), make_batch(size=64)
+    wanted = torch.linspace(-0.5, 0.5, A)
+    batch = batch._replace(action=wanted.expand(64, A))
+    agent.critic.forward = lambda obs, action: action.sum(-1).expand(2, -1)  # type: ignore
+    with torch.no_grad():
+        agent.log_temperature.fill_(-20.0)
+    found = {}
+    for weight in (0.0, 1.0, 100.0):
+        for _ in range(300):
+            loss = agent.actor_loss(batch.observation)[0]
+            loss = loss + weight * agent.unlikeness(batch.observation, batch.action)
+            agent.step("actor", loss)
+        own = torch.as_tensor(agent.act(batch.observation.numpy(), deterministic=True))
+        found[weight] = own.mean(dim=0)
+    assert (found[0.0] > 0.9).all()  # Q(s, a) = sum(a) wants 1
+    assert torch.allclose(found[1.0], (wanted + 0.5).clamp(max=1), atol=0.05)  # where 1 = 2(a - w)
+    assert torch.allclose(found[100.0], wanted, atol=0.05)
+
+
+def test_imitation_moves_the_actor_and_none_of_it_is_sac():
+    some, none, plain = (make_agent() for _ in range(3))
+    batch = make_batch()
+    for agent, weight in ((some, (0.5,)), (none, (0.0,)), (plain, ())):
+        agent.update(batch, *weight)
+    assert torch.equal(weights(none.actor), weights(plain.actor))
+    assert not torch.equal(weights(some.actor), weights(plain.actor))
+    assert torch.equal(weights(some.critic), weights(plain.critic))  # the critic never copies
+
+    agent = make_agent()
+    state = agent.generator.get_state()
+    unlikeness = float(agent.unlikeness(batch.observation, batch.action).detach())
+    agent.generator.set_state(state)
+    with torch.no_grad():
+        action, _ = agent.actor.sample(batch.observation, agent.generator)
+    by_hand = sum(float(action[i, j] - batch.action[i, j]) ** 2 for i in range(B) for j in range(A))
+    assert unlikeness == pytest.approx(by_hand / B, rel=1e-5)
+
+
 def test_target_critics_move_by_tau():
     agent, batch = make_agent(target_rate=0.25), make_batch()
     before = weights(agent.target)

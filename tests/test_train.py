@@ -19,6 +19,7 @@ from sami_tutorial.train import (
     TrainConfig,
     TrainingDiverged,
     recipe,
+    rounds_together,
     train,
 )
 
@@ -161,6 +162,27 @@ def test_exploring_environments_act_at_random_and_do_not_count():
     )
 
 
+def test_several_updates_at_once_and_imitation_that_fades():
+    """160 steps of 4 environments: a warm-up of 80, then 20 lockstep steps."""
+    config = small(
+        steps=160,
+        warmup_steps=80,
+        updates_at_once=3,
+        imitation_updates=5,
+        imitation_steps=140,
+    )
+    run = Run(config)
+    weights = []
+    for _ in rounds_together([run], lambda: weights.append(run.imitation)):
+        pass
+    due = run.updates - 5
+    assert due % 3 == 0 and len(weights) == run.updates
+    assert weights[:5] == pytest.approx([1 - 80 / 140] * 5)  # before the agent acts
+    faded = [max(0.0, 1 - steps / 140) for steps in range(80, 161, 4)]
+    assert weights[5::3] == pytest.approx(faded) and weights[7::3] == pytest.approx(faded)
+    assert Run(small()).imitation == 0.0
+
+
 def test_another_config_or_a_damaged_checkpoint_is_refused(tmp_path):
     train(small(steps=200), tmp_path, progress=False)
     with pytest.raises(ValueError, match="another config"):
@@ -198,6 +220,11 @@ def test_what_json_would_change_is_put_right_before():
         ({"split": "hard"}, "split is 'hard'; choose one of"),
         ({"replay_capacity": 0}, "replay_capacity is 0"),
         ({"batch_size": -1}, "batch_size is -1"),
+        ({"updates_at_once": 0}, "updates_at_once is 0"),
+        ({"imitation_steps": -1}, "imitation_steps is -1"),
+        ({"teacher": True}, "teacher is True, but sami/CubeMove-v0 has no teacher; give False"),
+        ({"hindsight": 0.5}, "hindsight is 0.5, but sami/CubeMove-v0 has no goals"),
+        ({"hindsight": 1.5}, "hindsight is 1.5; give a number from 0 to 1"),
     ],
 )
 def test_bad_settings_are_named(changes, named):

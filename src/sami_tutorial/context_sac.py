@@ -217,7 +217,11 @@ class ContextSAC(SAC):
         return nn.ModuleDict({**super().policy(), "encoder": self.encoder})
 
     def update(  # type: ignore[override]  # whole episodes instead of transitions
-        self, episodes: Episodes, batch_size: int, contrast: ContrastiveBatch | None = None
+        self,
+        episodes: Episodes,
+        batch_size: int,
+        contrast: ContrastiveBatch | None = None,
+        imitation: float = 0.0,
     ) -> dict[str, Tensor]:
         """One step of every optimiser. Returns what to log, left as tensors."""
         episodes = self.seen(episodes)
@@ -230,7 +234,10 @@ class ContextSAC(SAC):
             encoder_metrics["contrastive_loss"] = contrastive_loss.detach()
             self.step("contrast", contrastive_loss)
 
-        actor_loss, log_prob = self.actor_loss(batch.observation.detach())
+        seen = batch.observation.detach()
+        actor_loss, log_prob = self.actor_loss(seen)
+        if imitation > 0:
+            actor_loss = actor_loss + imitation * self.unlikeness(seen, batch.action)
         self.step("actor", actor_loss)
 
         temperature_loss = self.temperature_loss(log_prob)

@@ -133,8 +133,14 @@ class SAC(nn.Module):
         """What acting needs, and nothing else: what is stored of a finished agent."""
         return nn.ModuleDict({"actor": self.actor, "standardize": self.standardize})
 
-    def update(self, batch: Transitions) -> dict[str, Tensor]:
-        """One step of every optimiser. Returns what to log, left as tensors."""
+    def update(self, batch: Transitions, imitation: float = 0.0) -> dict[str, Tensor]:
+        """One step of every optimiser. Returns what to log, left as tensors.
+
+        Args:
+            batch: of the replay.
+            imitation: weight, from 0 up, of the actor's being like the batch's actions beside its
+                being good.
+        """
         batch = batch._replace(
             observation=self.standardize(batch.observation),
             next_observation=self.standardize(batch.next_observation),
@@ -143,6 +149,9 @@ class SAC(nn.Module):
         self.step("critic", critic_loss)
 
         actor_loss, log_prob = self.actor_loss(batch.observation)
+        if imitation > 0:
+            unlikeness = self.unlikeness(batch.observation, batch.action)
+            actor_loss = actor_loss + imitation * unlikeness
         self.step("actor", actor_loss)
 
         temperature_loss = self.temperature_loss(log_prob)
@@ -178,6 +187,14 @@ class SAC(nn.Module):
         q = self.critic(observation, action).min(dim=-2).values  # (B,)
         loss = (self.temperature.unsqueeze(-1) * log_prob - q).mean(dim=-1)  # ()
         return loss, log_prob.detach()
+
+    def unlikeness(self, observation: Tensor, action: Tensor) -> Tensor:
+        """E|a - action|^2, how far the policy's actions lie from given ones.
+
+        Source: Fujimoto and Gu, *A Minimalist Approach to Offline Reinforcement Learning* (2021).
+        """
+        own, _ = self.actor.sample(observation, self.generator)
+        return (own - action).square().sum(dim=-1).mean(dim=-1)  # ()
 
     def temperature_loss(self, log_prob: Tensor) -> Tensor:
         """Its gradient lowers the temperature while the entropy lies above the target."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -152,6 +152,31 @@ class ContextSampler:
 
 
 @dataclass(frozen=True)
+class Goals:
+    """Where observations hold what is to be achieved, for tasks whose reward is a distance to it.
+
+    Args:
+        achieved, goal: the first of three entries, x, y, z in m: where the thing to be moved is,
+            and where it should be. The reward is minus the distance between the two.
+        low, high: of the goals' x and y, m.
+    """
+
+    achieved: int
+    goal: int
+    low: float
+    high: float
+
+
+class Teacher(Protocol):
+    """A script that shows an agent what can be tried; made anew for each round of episodes."""
+
+    def __init__(self, num_envs: int, rng: np.random.Generator): ...
+
+    def act(self, observation: NDArray[np.floating]) -> NDArray[np.float32]:
+        """(N, S) -> (N, A)."""
+
+
+@dataclass(frozen=True)
 class Task:
     """Everything needed to register one environment: a page of data, no physics.
 
@@ -167,7 +192,8 @@ class Task:
     computers.
 
     ``task_sets_with`` is given where options of the environment change its tasks: it takes them and
-    returns the task sets.
+    returns the task sets. ``goals`` and ``teacher`` are what a recipe may use where a task has
+    them: goals that can be exchanged in hindsight, and a script that makes the first tries.
     """
 
     id: str
@@ -180,3 +206,5 @@ class Task:
     side_by_side: int = 256
     chaotic: bool = False
     task_sets_with: Callable[..., TaskSets] | None = None
+    goals: Goals | None = None
+    teacher: type[Teacher] | None = None

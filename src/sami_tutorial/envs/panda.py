@@ -20,9 +20,11 @@ from sami_tutorial.envs.context import (
     ContextSampler,
     ContextSpace,
     Feature,
+    Goals,
     Task,
     TaskSets,
 )
+from sami_tutorial.envs.panda_skills import Teacher
 
 MAX_STEPS = 50
 """Steps per episode: two seconds."""
@@ -63,6 +65,8 @@ PANDA = Task(
     ),
     ends_itself=True,
     side_by_side=16,  # a world of Bullet takes about 30 MB
+    goals=Goals(achieved=7, goal=19, low=-_SPREAD / 2, high=_SPREAD / 2),
+    teacher=Teacher,
 )
 
 
