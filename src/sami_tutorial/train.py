@@ -190,10 +190,10 @@ _ROBOT: dict[str, Any] = {
 
 RECIPES: dict[str, dict[str, Any]] = {
     **{task.id: _ROBOT for task in MUJOCO_TASKS},
-    # From scratch the arm learns to keep away: most touches throw the cube further off. So a teacher
-    # shows it what can be tried. What imitation gave is lost again once it fades, and only then won
-    # back and surpassed; with a target entropy of -8, a quarter of the updates or no hindsight, it
-    # was lost for good (one seed each, context-free, on training tasks).
+    # From scratch the arm learns to keep away: most touches throw the cube off. So a teacher shows
+    # it what can be tried. As imitation fades its gain is lost, then won back and surpassed; with a
+    # target entropy of -8, a quarter of the updates or no hindsight it was only lost (one seed
+    # each, context-free, on training tasks).
     PANDA.id: {
         "steps": 160_000,
         "num_envs": 16,
