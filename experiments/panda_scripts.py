@@ -1,12 +1,14 @@
 """What scripted hands achieve in the Panda tasks, and what the arm can lift, drag and push.
 
-    python experiments/panda_scripts.py          # about a quarter of an hour on one core
+    python experiments/panda_scripts.py                    # about a quarter of an hour on one core
+    python experiments/panda_scripts.py --only random      # one of strength, random, scripts
 
 The scripts see what an agent sees and nothing of mass or friction. Each plays the episodes that the
 evaluation of an agent would play (`sami evaluate`), in every task of the three splits:
 results/panda_scripts.parquet, one row per episode. The arm's strength is measured on cubes of
 growing weight: results/panda_strength.parquet, one row per episode with the load in newtons and how
-far the cube was lifted or moved. Needs PyBullet (`make panda`).
+far the cube was lifted or moved. And random actions show what an agent meets that has not learned
+anything: results/panda_random.parquet, one row per episode. Needs PyBullet (`make panda`).
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from sami_tutorial.results import store_table
 
 ENV = "sami/Panda-v0"
 COMMAND = "python experiments/panda_scripts.py"
-EPISODES = 48  # of each script in each task
+EPISODES = 40  # of each script in each task
 SPEEDS = (0.2, 0.45, 1.0)
 LIFTS = {"carry": 0.03, "drag": 0.0}  # m
 
@@ -36,6 +38,8 @@ CUBE_FRICTION = 0.5  # Bullet multiplies the table's friction by it
 LIFTED = (1, 5, 10, 12, 14, 16, 18, 20, 25, 30)  # kg
 MOVED = (25, 50, 75, 100, 150, 200, 300, 400)  # N of friction that hold a cube of 30 kg
 TRIALS = 16
+RANDOM = (1.0, 0.3)  # how large random actions are at most
+RANDOM_ROUNDS = 30  # of TRIALS episodes each
 
 Script = Callable[[NDArray[np.floating]], NDArray[np.float32]]
 
@@ -104,26 +108,64 @@ def measure_strength() -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def play_randomly() -> pd.DataFrame:
+    """What random actions bring, against an arm that stays away from the cube."""
+    rows = []
+    env = make_vec(ENV, TRIALS)
+    for size in RANDOM:
+        rng = np.random.default_rng(0)
+        for number in range(RANDOM_ROUNDS):
+            seeds = [EVALUATION_SEED + TRIALS * number + i for i in range(TRIALS)]
+            seen, info = env.reset(seed=seeds)
+            context = info["context"]
+            start, far = seen[:, 7:10].copy(), np.zeros(TRIALS)
+            still = -50 * np.linalg.norm(start - seen[:, 19:22], axis=1)
+            total, lowest = np.zeros(TRIALS), start[:, 2].copy()
+            for _ in range(50):
+                seen, reward, _, _, info = env.step(rng.uniform(-size, size, (TRIALS, 4)))
+                total += reward
+                last = np.stack(info["final_obs"]) if "final_obs" in info else seen
+                far = np.maximum(far, np.linalg.norm(last[:, 7:9] - start[:, :2], axis=1))
+                lowest = np.minimum(lowest, last[:, 9])
+            for i in range(TRIALS):
+                rows.append(
+                    {
+                        "size": size,
+                        "mass": float(context[i, 0]),
+                        "friction": float(context[i, 1]),
+                        "episode_seed": seeds[i],
+                        "episode_return": total[i],
+                        "return_if_still": still[i],
+                        "moved": far[i],
+                        "fell": bool(lowest[i] < 0),
+                        "success": bool(info["final_info"]["success"][i]),
+                    }
+                )
+    env.close()
+    return pd.DataFrame(rows)
+
+
+PARTS: dict[str, tuple[Callable[[], pd.DataFrame], dict]] = {
+    "strength": (measure_strength, {"trials": TRIALS, "lifted": LIFTED, "moved": MOVED}),
+    "random": (play_randomly, {"rounds": RANDOM_ROUNDS, "trials": TRIALS, "sizes": RANDOM}),
+    "scripts": (play_all, {"episodes": EPISODES, "speeds": SPEEDS, "lifts": LIFTS}),
+}
+
+
 def main() -> None:
-    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
-    begun = time.perf_counter()
-    measured = measure_strength()
-    store_table(
-        "results/panda_strength.parquet",
-        measured,
-        command=COMMAND,
-        config={"env": ENV, "trials": TRIALS, "lifted": LIFTED, "moved": MOVED},
-        wall_seconds=round(time.perf_counter() - begun, 1),
-    )
-    begun = time.perf_counter()
-    played = play_all()
-    store_table(
-        "results/panda_scripts.parquet",
-        played,
-        command=COMMAND,
-        config={"env": ENV, "episodes": EPISODES, "speeds": SPEEDS, "lifts": LIFTS},
-        wall_seconds=round(time.perf_counter() - begun, 1),
-    )
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", choices=PARTS)
+    arguments = parser.parse_args()
+    for name in [arguments.only] if arguments.only else PARTS:
+        measure, settings = PARTS[name]
+        begun = time.perf_counter()
+        store_table(
+            f"results/panda_{name}.parquet",
+            measure(),
+            command=f"{COMMAND} --only {name}",
+            config={"env": ENV, **settings},
+            wall_seconds=round(time.perf_counter() - begun, 1),
+        )
 
 
 if __name__ == "__main__":
