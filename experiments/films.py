@@ -1,12 +1,16 @@
-"""The films of chapter 1, and the small ones behind the dots of chapter 13's pictures.
+"""The films of chapters 1 and 17, and the small ones behind the dots of chapter 13's pictures.
 
     python experiments/films.py                              # about 25 minutes on one core
+    python experiments/films.py --scripts                                # half a minute
     python experiments/films.py --thumbnails crippledhalfcheetah         # about 15 minutes
 
 Without an option: one policy per body, the same policy under different features. Each policy is a
 context-free SAC trained on the training tasks of its body. The films and their posters go to
 book/_static/videos, with the command, config and commit of each in manifest.json there. Finished
 policies are kept in runs/films and used again on the next call.
+
+With ``--scripts``: the Panda's scripted hands (`make panda`), each in the first episode of an
+evaluation.
 
 With ``--thumbnails``: one film for each method and task of ``embeddings/<benchmark>.parquet``, in
 book/_static/thumbnails with its own manifest.json. It shows the end of the first episode that was
@@ -33,6 +37,7 @@ from numpy.typing import NDArray
 
 from sami_tutorial.agents import FrozenPolicy
 from sami_tutorial.embeddings import Trajectories, record
+from sami_tutorial.envs.panda_skills import scripted_grip, scripted_push
 from sami_tutorial.evaluate import EVALUATION_SEED
 from sami_tutorial.results import load_bytes, load_table, provenance, store_bytes
 from sami_tutorial.train import recipe, train
@@ -49,6 +54,15 @@ FPS = 20  # at most about so many pictures per second
 SECONDS = 5.0
 EPISODE_SEED = 7
 MOST_BYTES = 200_000
+
+# Chapter 17
+PANDA = "sami/Panda-v0"
+SCRIPTED = (  # the script, its speed, its lift in m, and the task
+    ("push", 0.2, None, {"mass": 5.0, "friction": 0.1}),
+    ("push", 1.0, None, {"mass": 5.0, "friction": 0.1}),
+    ("carry", 1.0, 0.03, {"mass": 1.0, "friction": 1.0}),
+    ("drag", 0.2, 0.0, {"mass": 30.0, "friction": 0.1}),
+)
 
 # Chapter 13
 PICTURES = 24
@@ -121,6 +135,38 @@ def film_trained_policies(run_dir: Path) -> None:
                 wall_seconds=round(float(wall_seconds), 1),
                 directory=VIDEOS,
             )
+
+
+# ---------------------------------------------------------------------- chapter 17
+
+
+def film_scripts() -> None:
+    for name, speed, lift, context in SCRIPTED:
+        began = time.perf_counter()
+
+        def act(seen: NDArray, speed: float = speed, lift: float | None = lift) -> NDArray:
+            return scripted_push(seen, speed) if lift is None else scripted_grip(seen, speed, lift)
+
+        env = gym.make(PANDA, render_mode="rgb_array", width=SIZE[0], height=SIZE[1])
+        frames = record_episode(env, act, seed=EVALUATION_SEED, options={"context": context})
+        env.close()
+        store_film(
+            film_name(f"panda_{name}{speed:g}".replace(".", "p"), context),
+            frames,
+            env.metadata["render_fps"],
+            MOST_BYTES,
+            command=f"{COMMAND} --scripts",
+            config={
+                "env": PANDA,
+                "script": name,
+                "speed": speed,
+                "lift": lift,
+                "context": context,
+                "episode_seed": EVALUATION_SEED,
+            },
+            wall_seconds=round(time.perf_counter() - began, 1),
+            directory=VIDEOS,
+        )
 
 
 # ---------------------------------------------------------------------- chapter 13
@@ -222,12 +268,15 @@ def film_pictured_episodes(benchmark: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--run-dir", type=Path, default=Path("runs/films"))
+    parser.add_argument("--scripts", action="store_true", help="films of the Panda's scripts")
     parser.add_argument(
         "--thumbnails", metavar="BENCHMARK", help="films of the episodes of its stored embeddings"
     )
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    if arguments.thumbnails:
+    if arguments.scripts:
+        film_scripts()
+    elif arguments.thumbnails:
         film_pictured_episodes(arguments.thumbnails)
     else:
         film_trained_policies(arguments.run_dir)
