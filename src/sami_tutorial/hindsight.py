@@ -12,7 +12,8 @@ rewards anew, and learn from that. A task that allows it names its ``goals``.
 Of a window the encoder's memory stays what it was under the old goal; so does the trajectory that
 the contrast compares, whose return it needs as it was.
 
-Source: Andrychowicz et al., *Hindsight Experience Replay* (NeurIPS 2017).
+Source: Andrychowicz et al., *Hindsight Experience Replay* (NeurIPS 2017). Built in chapter 17,
+*Panda*.
 """
 
 from __future__ import annotations

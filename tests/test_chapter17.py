@@ -1,0 +1,133 @@
+"""Chapter 17's forces, its honest comparison of scripts, and what its text says of the recipe."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from notebook_cells import tagged_cells
+
+from sami_tutorial.envs import SPLITS, get_task, task_sets
+from sami_tutorial.hindsight import relabel
+from sami_tutorial.results import load_table, provenance
+from sami_tutorial.sac import Transitions
+from sami_tutorial.train import recipe
+
+ID = "sami/Panda-v0"
+
+
+@pytest.fixture(scope="module")
+def built():
+    return tagged_cells("17_panda", "from-scratch")
+
+
+def test_ways_are_those_of_the_forces(built):
+    ways = built["ways"]
+    assert ways(17.3, 1) == ["lift", "drag"] and "lift" not in ways(17.4, 1)
+    # 0.5 f m g < 170 at m = 30: f < 1.155; the simulator counts no friction above 10.
+    assert "drag" in ways(30, 1.15) and "drag" not in ways(30, 1.16)
+    assert ways(1.7, 1000) == ways(1.7, 20)
+    # A cube tips before it slides only if the table holds it with more than half its weight.
+    assert "topple" not in ways(1, 1) and "topple" in ways(1, 1.01)
+    assert ways(41, 5) == [] and ways(40, 5) == ["topple"]  # half the weight against 200 N
+    assert all(ways(c["mass"], c["friction"]) for s in SPLITS for c in task_sets(ID).split(s))
+
+
+def test_measured_strength_agrees_with_the_forces(built):
+    strength = load_table("results/panda_strength.parquet")
+    lifted = strength[strength["kind"] == "lift"].groupby("load")["far"]
+    grip = built["GRIP"]
+    assert grip == 170
+    assert (lifted.min()[lifted.min().index < 0.6 * grip] > 0.004).all()
+    assert (lifted.max()[lifted.max().index > 1.4 * grip] < 0.002).all()
+    dragged = strength[strength["kind"] == "drag"].groupby("load")["far"].median()
+    assert dragged.is_monotonic_decreasing and dragged.loc[200.0] < 0.002 < 0.05 < dragged.loc[25.0]
+
+
+def test_the_fingers_press_as_the_text_says():
+    pytest.importorskip("pybullet", reason="needs PyBullet (`make panda`)")
+    from sami_tutorial.envs import panda_physics
+
+    assert panda_physics._FORCES[-2:] == (170.0, 170.0)
+
+
+def tries(scores: dict[tuple[str, float], list[float]]) -> pd.DataFrame:
+    """Ten episodes of each script in each of two tasks, with these shares of successes."""
+    rows = [
+        {"script": script, "speed": 1.0, "mass": mass, "friction": 1.0, "success": k < 10 * share}
+        for (script, mass), shares in scores.items()
+        for share in shares
+        for k in range(10)
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_an_informed_choice_is_counted_where_it_was_not_chosen(built):
+    """Push is best in one task, grip in the other; counted, the order is the other way round."""
+    choose = tries({("push", 1.0): [0.9], ("push", 5.0): [0.0], ("grip", 1.0): [0.6], ("grip", 5.0): [0.5]})  # fmt: skip # noqa: E501
+    count = tries({("push", 1.0): [0.2], ("push", 5.0): [0.7], ("grip", 1.0): [0.8], ("grip", 5.0): [0.4]})  # fmt: skip # noqa: E501
+    assert built["best_script"](choose) == ("grip", 1.0)
+    assert built["success_of"](count, ("grip", 1.0)) == pytest.approx(0.6)
+    assert built["success_informed"](choose, count) == pytest.approx((0.2 + 0.4) / 2)
+    assert built["success_informed"](choose, choose) == pytest.approx((0.9 + 0.5) / 2)
+
+
+def test_with_goal_agrees_with_the_library(built):
+    rng = torch.Generator().manual_seed(0)
+    observation, following = torch.randn(2, 30, 22, generator=rng)
+    batch = Transitions(
+        observation, torch.zeros(30, 4), torch.zeros(30), following, torch.zeros(30)
+    )
+    goals = get_task(ID).goals
+    new = relabel(batch, goals, 1.0, rng)
+    for i in range(30):
+        seen, after, reward = built["with_goal"](
+            observation[i], following[i], new.observation[i, 19:21]
+        )
+        assert torch.equal(seen, new.observation[i]) and torch.equal(after, new.next_observation[i])
+        assert float(reward) == pytest.approx(float(new.reward[i]), rel=1e-5)
+    assert not torch.equal(observation, new.observation)
+
+
+def test_the_tables_are_complete():
+    played = load_table("results/panda_scripts.parquet")
+    counts = played.groupby(["script", "speed", "split", "context"]).size()
+    assert set(counts) == {provenance("results/panda_scripts.parquet")["config"]["episodes"]}
+    assert len(counts) == 9 * 20
+    random = load_table("results/panda_random.parquet")
+    still = random[random["moved"] < 1e-4]
+    assert np.allclose(still["episode_return"], still["return_if_still"], atol=0.02)
+
+
+def test_the_recipe_is_as_the_text_says():
+    for method in ("sac", "satesac"):
+        config = recipe(ID, method)
+        assert config.teacher and config.hindsight == 0.5
+        assert config.exploring_envs / config.num_envs == 1 / 4
+        assert config.imitation_steps == config.steps / 2
+
+
+def test_films_show_what_their_captions_say():
+    """Replays the filmed episodes; the captions are plain text."""
+    pytest.importorskip("pybullet", reason="needs PyBullet (`make panda`)")
+    import gymnasium as gym
+
+    from sami_tutorial.envs.panda_skills import scripted_grip, scripted_push
+    from sami_tutorial.evaluate import EVALUATION_SEED
+
+    filmed = {
+        "push 0.2": (lambda seen: scripted_push(seen, 0.2), 5.0, 0.1),
+        "push 1": (lambda seen: scripted_push(seen, 1.0), 5.0, 0.1),
+        "carry 1": (lambda seen: scripted_grip(seen, 1.0, 0.03), 1.0, 1.0),
+        "drag 0.2": (lambda seen: scripted_grip(seen, 0.2, 0.0), 30.0, 0.1),
+    }
+    ends = {}
+    env = gym.make(ID)
+    for name, (script, mass, friction) in filmed.items():
+        context = {"mass": mass, "friction": friction}
+        seen, _ = env.reset(seed=EVALUATION_SEED, options={"context": context})
+        for _ in range(50):
+            seen, reward, *_ = env.step(script(seen))
+        ends[name] = -reward
+    assert ends["push 0.2"] < 0.05 and ends["carry 1"] < 0.05
+    assert ends["push 1"] == pytest.approx(0.7, abs=0.05)
+    assert ends["drag 0.2"] == pytest.approx(0.09, abs=0.005)
