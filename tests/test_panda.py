@@ -7,13 +7,16 @@ import gymnasium as gym
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from gymnasium.utils.env_checker import check_env
 
+from sami_tutorial.context_sac import ContextConfig
 from sami_tutorial.envs import make_vec, task_sets
 from sami_tutorial.envs.panda import GOALS, PandaEnv
+from sami_tutorial.envs.panda_skills import Teacher
 from sami_tutorial.evaluate import evaluate
 from sami_tutorial.sac import SACConfig
-from sami_tutorial.train import TrainConfig, train
+from sami_tutorial.train import Run, TrainConfig, train
 from sami_tutorial.video import record_episode
 
 bullet = pytest.importorskip("pybullet", reason="needs PyBullet (`make panda`)")
@@ -368,6 +371,59 @@ def test_bad_actions_are_rejected_and_change_nothing(
 
 
 # Training
+
+
+TAUGHT = {
+    "steps": 800,
+    "num_envs": 4,
+    "warmup_steps": 400,
+    "exploring_envs": 1,
+    "teacher": True,
+    "imitation_updates": 3,
+    "imitation_steps": 600,
+    "updates_at_once": 2,
+    "update_every": 10,
+    "hindsight": 0.5,
+    "replay_capacity": 1_000,
+    "sac": SACConfig(hidden=(16, 16)),
+}
+
+
+@pytest.mark.parametrize("method", ["oracle", "tesac", "pearl"])
+def test_a_taught_run_that_is_killed_goes_on_as_if_it_had_not_been(method: str, tmp_path) -> None:
+    window = {} if method == "pearl" else {"window": 10}
+    config = TrainConfig(
+        ID, method=method, context=ContextConfig(episodes=4, hidden=8, **window), **TAUGHT
+    )
+    whole = train(config, progress=False)
+
+    class Killed(Exception):
+        pass
+
+    def kill(run: Run) -> None:
+        if run.round == 3:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(config, tmp_path, progress=False, checkpoint_seconds=0, on_round=kill)
+    resumed = train(config, tmp_path, progress=False)
+    for name, value in whole.agent.state_dict().items():
+        assert torch.equal(value, resumed.agent.state_dict()[name]), name
+
+
+def test_the_teacher_plays_the_warm_up_and_its_share_of_the_rest() -> None:
+    """Rounds 0 and 1 are the warm-up of four environments; then one of four goes on exploring."""
+    run = Run(TrainConfig(ID, **TAUGHT))
+    for number, taught in ((0, 4), (1, 4), (2, 1)):
+        seeds = np.random.SeedSequence([0, number])
+        rng = np.random.default_rng(seeds)
+        next(run.rounds())
+        teacher = Teacher(4, rng)
+        episode = run.replay.episodes(torch.arange(4 * number, 4 * number + 4))
+        for t in range(50):
+            shown = teacher.act(episode.observation[:, t].numpy())
+            same = np.isclose(shown, episode.action[:, t].numpy()).all(axis=1)
+            assert same[:taught].all() and not same[taught:].any()
 
 
 def test_training_and_evaluation_run() -> None:
