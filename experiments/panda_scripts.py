@@ -1,13 +1,14 @@
 """What scripted hands achieve in the Panda tasks, and what the arm can lift, drag and push.
 
     python experiments/panda_scripts.py                    # about a quarter of an hour on one core
-    python experiments/panda_scripts.py --only random      # one of strength, random, scripts
+    python experiments/panda_scripts.py --only random      # one of the four parts
 
 The scripts see what an agent sees and nothing of mass or friction. Each plays the episodes that the
 evaluation of an agent would play (`sami evaluate`), in every task of the three splits:
 results/panda_scripts.parquet, one row per episode. The arm's strength is measured on cubes of
 growing weight: results/panda_strength.parquet, one row per episode with the load in newtons and how
-far the cube was lifted or moved. And random actions show what an agent meets that has not learned
+far the cube was lifted or moved; results/panda_shoulder.parquet: what the joints' torques leave for
+a load, from the arm's own equations of motion. And random actions show what an agent meets that has not learned
 anything: results/panda_random.parquet, one row per episode. Needs PyBullet (`make panda`).
 """
 
@@ -16,13 +17,15 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from itertools import product
 
 import numpy as np
 import pandas as pd
+import pybullet as bullet
 from numpy.typing import NDArray
 
 from sami_tutorial.envs import SPLITS, Context, make_vec, task_sets
-from sami_tutorial.envs.panda_physics import CUBE_SIDE
+from sami_tutorial.envs.panda_physics import _DOWN, _FORCES, _HAND, CUBE_SIDE, World
 from sami_tutorial.envs.panda_skills import scripted_grip, scripted_push
 from sami_tutorial.evaluate import EVALUATION_SEED, evaluate
 from sami_tutorial.results import store_table
@@ -108,6 +111,28 @@ def measure_strength() -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def measure_shoulder() -> pd.DataFrame:
+    """The largest weight that the joints can hold at rest, wherever the gripping hand may be."""
+    rows = []
+    world = World()
+    arm, client = world._arm, world._client
+    for x, y in product(np.linspace(-0.15, 0.15, 13), repeat=2):
+        for _ in range(100):  # the solver improves on the pose that it finds
+            angles = bullet.calculateInverseKinematics(
+                arm, _HAND, (x, y, 0.03), _DOWN, physicsClientId=client
+            )
+            world._pose_arm(angles)
+        rest = [0.0] * len(angles)
+        own = np.array(bullet.calculateInverseDynamics(arm, angles, rest, rest, client))[:7]
+        jacobian, _ = bullet.calculateJacobian(arm, _HAND, [0] * 3, angles, rest, rest, client)
+        lever = np.array(jacobian)[2, :7]  # N m that a joint must add per N of load
+        room = np.where(lever > 0, np.array(_FORCES[:7]) - own, np.array(_FORCES[:7]) + own)
+        force = room / np.abs(lever)
+        rows.append({"x": x, "y": y, "force": force.min(), "joint": int(force.argmin()) + 1})
+    world.close()
+    return pd.DataFrame(rows)
+
+
 def play_randomly() -> pd.DataFrame:
     """What random actions bring, against an arm that stays away from the cube."""
     rows = []
@@ -147,6 +172,7 @@ def play_randomly() -> pd.DataFrame:
 
 PARTS: dict[str, tuple[Callable[[], pd.DataFrame], dict]] = {
     "strength": (measure_strength, {"trials": TRIALS, "lifted": LIFTED, "moved": MOVED}),
+    "shoulder": (measure_shoulder, {"height": 0.03}),
     "random": (play_randomly, {"rounds": RANDOM_ROUNDS, "trials": TRIALS, "sizes": RANDOM}),
     "scripts": (play_all, {"episodes": EPISODES, "speeds": SPEEDS, "lifts": LIFTS}),
 }
