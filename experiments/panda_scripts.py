@@ -7,9 +7,9 @@ The scripts see what an agent sees and nothing of mass or friction. Each plays t
 evaluation of an agent would play (`sami evaluate`), in every task of the three splits:
 results/panda_scripts.parquet, one row per episode. The arm's strength is measured on cubes of
 growing weight: results/panda_strength.parquet, one row per episode with the load in newtons and how
-far the cube was lifted or moved; results/panda_shoulder.parquet: what the joints' torques leave for
-a load, from the arm's own equations of motion. And random actions show what an agent meets that has not learned
-anything: results/panda_random.parquet, one row per episode. Needs PyBullet (`make panda`).
+far the cube was lifted or moved. results/panda_shoulder.parquet: what the joints' torques leave for
+a load, from the arm's own equations of motion. Random actions show what an agent meets that has not
+learned anything: results/panda_random.parquet, one row per episode. Needs PyBullet (`make panda`).
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ def measure_shoulder() -> pd.DataFrame:
         jacobian, _ = bullet.calculateJacobian(arm, _HAND, [0] * 3, angles, rest, rest, client)
         lever = np.array(jacobian)[2, :7]  # N m that a joint must add per N of load
         room = np.where(lever > 0, np.array(_FORCES[:7]) - own, np.array(_FORCES[:7]) + own)
-        force = room / np.abs(lever)
+        force = room / np.maximum(np.abs(lever), 1e-9)  # the first joint carries nothing upright
         rows.append({"x": x, "y": y, "force": force.min(), "joint": int(force.argmin()) + 1})
     world.close()
     return pd.DataFrame(rows)
