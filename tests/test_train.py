@@ -221,6 +221,7 @@ def test_what_json_would_change_is_put_right_before():
         ({"replay_capacity": 0}, "replay_capacity is 0"),
         ({"batch_size": -1}, "batch_size is -1"),
         ({"updates_at_once": 0}, "updates_at_once is 0"),
+        ({"imitation_steps": 160}, "imitation_steps is 160, no more than the 160 of the warm-up"),
         ({"imitation_steps": -1}, "imitation_steps is -1"),
         ({"teacher": True}, "teacher is True, but sami/CubeMove-v0 has no teacher; give False"),
         ({"hindsight": 0.5}, "hindsight is 0.5, but sami/CubeMove-v0 has no goals"),

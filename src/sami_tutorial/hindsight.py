@@ -9,8 +9,9 @@ rewards anew, and learn from that. A task that allows it names its ``goals``.
                    else near where the batch's last observation has the cube
         rewards <- minus the distance to the goal, of every step
 
-Of a window the encoder's memory stays what it was under the old goal; so does the trajectory that
-the contrast compares, whose return it needs as it was.
+Of a window the encoder's memory stays what it was under the old goal, and so does the reward before
+its first step. The trajectories that the contrast compares are left alone: it needs their returns as
+they were.
 
 Source: Andrychowicz et al., *Hindsight Experience Replay* (NeurIPS 2017). Built in chapter 17,
 *Panda*.

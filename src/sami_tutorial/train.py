@@ -144,6 +144,12 @@ class TrainConfig:
             )
         if self.teacher and task.teacher is None:
             raise ValueError(f"teacher is True, but {self.env} has no teacher; give False")
+        if 0 < self.imitation_steps <= self.warmup_steps:
+            raise ValueError(
+                f"imitation_steps is {self.imitation_steps}, no more than the {self.warmup_steps} "
+                "of the warm-up (warmup_steps), so that it would be over before it began; give "
+                "more, or 0"
+            )
         if not 0 <= self.hindsight <= 1:
             raise ValueError(f"hindsight is {self.hindsight}; give a number from 0 to 1")
         if self.hindsight and task.goals is None:
