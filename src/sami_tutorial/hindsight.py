@@ -10,8 +10,8 @@ rewards anew, and learn from that. A task that allows it names its ``goals``.
         rewards <- minus the distance to the goal, of every step
 
 Of a window the encoder's memory stays what it was under the old goal, and so does the reward before
-its first step. The trajectories that the contrast compares are left alone: it needs their returns as
-they were.
+its first step. The trajectories that the contrast compares are left alone: it needs their returns
+as they were.
 
 Source: Andrychowicz et al., *Hindsight Experience Replay* (NeurIPS 2017). Built in chapter 17,
 *Panda*.
