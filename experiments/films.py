@@ -27,6 +27,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ from numpy.typing import NDArray
 
 from sami_tutorial.agents import FrozenPolicy
 from sami_tutorial.embeddings import Trajectories, record
-from sami_tutorial.envs.panda_skills import scripted_grip, scripted_push
+from sami_tutorial.envs.panda_skills import SCRIPTS
 from sami_tutorial.evaluate import EVALUATION_SEED
 from sami_tutorial.results import load_bytes, load_table, provenance, store_bytes
 from sami_tutorial.train import recipe, train
@@ -57,11 +58,11 @@ MOST_BYTES = 200_000
 
 # Chapter 17
 PANDA = "sami/Panda-v0"
-SCRIPTED = (  # the script, its speed, its lift in m, and the task
-    ("push", 0.2, None, {"mass": 5.0, "friction": 0.1}),
-    ("push", 1.0, None, {"mass": 5.0, "friction": 0.1}),
-    ("carry", 1.0, 0.03, {"mass": 1.0, "friction": 1.0}),
-    ("drag", 0.2, 0.0, {"mass": 30.0, "friction": 0.1}),
+SCRIPTED = (  # the script, its speed, and the task
+    ("push", 0.2, {"mass": 5.0, "friction": 0.1}),
+    ("push", 1.0, {"mass": 5.0, "friction": 0.1}),
+    ("carry", 1.0, {"mass": 1.0, "friction": 1.0}),
+    ("drag", 0.2, {"mass": 30.0, "friction": 0.1}),
 )
 
 # Chapter 13
@@ -141,12 +142,9 @@ def film_trained_policies(run_dir: Path) -> None:
 
 
 def film_scripts() -> None:
-    for name, speed, lift, context in SCRIPTED:
+    for name, speed, context in SCRIPTED:
         began = time.perf_counter()
-
-        def act(seen: NDArray, speed: float = speed, lift: float | None = lift) -> NDArray:
-            return scripted_push(seen, speed) if lift is None else scripted_grip(seen, speed, lift)
-
+        act = partial(SCRIPTS[name], speed=speed)
         env = gym.make(PANDA, render_mode="rgb_array", width=SIZE[0], height=SIZE[1])
         frames = record_episode(env, act, seed=EVALUATION_SEED, options={"context": context})
         env.close()
@@ -160,7 +158,6 @@ def film_scripts() -> None:
                 "env": PANDA,
                 "script": name,
                 "speed": speed,
-                "lift": lift,
                 "context": context,
                 "episode_seed": EVALUATION_SEED,
             },

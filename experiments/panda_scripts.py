@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from functools import partial
 from itertools import product
 
 import numpy as np
@@ -25,8 +26,9 @@ import pybullet as bullet
 from numpy.typing import NDArray
 
 from sami_tutorial.envs import SPLITS, Context, make_vec, task_sets
+from sami_tutorial.envs.panda import MAX_STEPS
 from sami_tutorial.envs.panda_physics import _DOWN, _FORCES, _HAND, CUBE_SIDE, World
-from sami_tutorial.envs.panda_skills import scripted_grip, scripted_push
+from sami_tutorial.envs.panda_skills import SCRIPTS, scripted_grip, scripted_push
 from sami_tutorial.evaluate import EVALUATION_SEED, evaluate
 from sami_tutorial.results import store_table
 
@@ -34,7 +36,6 @@ ENV = "sami/Panda-v0"
 COMMAND = "python experiments/panda_scripts.py"
 EPISODES = 40  # of each script in each task
 SPEEDS = (0.2, 0.45, 1.0)
-LIFTS = {"carry": 0.03, "drag": 0.0}  # m
 
 GRAVITY = 9.81  # m/s^2
 CUBE_FRICTION = 0.5  # Bullet multiplies the table's friction by it
@@ -47,24 +48,13 @@ RANDOM_ROUNDS = 30  # of TRIALS episodes each
 Script = Callable[[NDArray[np.floating]], NDArray[np.float32]]
 
 
-def scripts() -> dict[tuple[str, float], Script]:
-    """(skill, speed) -> what acts."""
-    found: dict[tuple[str, float], Script] = {}
-    for speed in SPEEDS:
-        found["push", speed] = lambda seen, speed=speed: scripted_push(seen, speed)
-        for name, lift in LIFTS.items():
-            found[name, speed] = lambda seen, speed=speed, lift=lift: scripted_grip(
-                seen, speed, lift
-            )
-    return found
-
-
 def play_all() -> pd.DataFrame:
     """Every script in every task."""
     tables = []
-    for (skill, speed), script in scripts().items():
+    for speed, (skill, script) in product(SPEEDS, SCRIPTS.items()):
+        act = partial(script, speed=speed)
         for split in SPLITS:
-            table = evaluate(script, ENV, task_sets(ENV).split(split), episodes=EPISODES)
+            table = evaluate(act, ENV, task_sets(ENV).split(split), episodes=EPISODES)
             tables.append(table.assign(script=skill, speed=speed, split=split))
         print(
             f"{skill} at speed {speed}: {tables[-3]['success'].mean():.2f} in training", flush=True
@@ -86,7 +76,7 @@ def strength(script: Script, context: Context) -> tuple[NDArray, NDArray]:
     seeds = [EVALUATION_SEED + i for i in range(TRIALS)]
     seen, _ = env.reset(seed=seeds, options={"context": context})
     start, up, along = seen[:, 7:10].copy(), np.zeros(TRIALS), np.zeros(TRIALS)
-    for _ in range(49):
+    for _ in range(MAX_STEPS - 1):
         seen, *_ = env.step(script(seen))
         up = np.maximum(up, seen[:, 9] - start[:, 2])
         along = np.maximum(along, np.linalg.norm(seen[:, 7:9] - start[:, :2], axis=1))
@@ -144,9 +134,9 @@ def play_randomly() -> pd.DataFrame:
             seen, info = env.reset(seed=seeds)
             context = info["context"]
             start, far = seen[:, 7:10].copy(), np.zeros(TRIALS)
-            still = -50 * np.linalg.norm(start - seen[:, 19:22], axis=1)
+            still = -MAX_STEPS * np.linalg.norm(start - seen[:, 19:22], axis=1)
             total, lowest = np.zeros(TRIALS), start[:, 2].copy()
-            for _ in range(50):
+            for _ in range(MAX_STEPS):
                 seen, reward, _, _, info = env.step(rng.uniform(-size, size, (TRIALS, 4)))
                 total += reward
                 last = np.stack(info["final_obs"]) if "final_obs" in info else seen
@@ -174,7 +164,7 @@ PARTS: dict[str, tuple[Callable[[], pd.DataFrame], dict]] = {
     "strength": (measure_strength, {"trials": TRIALS, "lifted": LIFTED, "moved": MOVED}),
     "shoulder": (measure_shoulder, {"height": 0.03}),
     "random": (play_randomly, {"rounds": RANDOM_ROUNDS, "trials": TRIALS, "sizes": RANDOM}),
-    "scripts": (play_all, {"episodes": EPISODES, "speeds": SPEEDS, "lifts": LIFTS}),
+    "scripts": (play_all, {"episodes": EPISODES, "speeds": SPEEDS}),
 }
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from sami_tutorial.encoder import Start
 from sami_tutorial.envs import get_task
 from sami_tutorial.envs.context import Goals
 from sami_tutorial.hindsight import draw_goals, relabel, relabel_episodes
@@ -48,6 +49,45 @@ def test_a_share_of_the_paths_has_another_goal_and_the_reward_that_belongs_to_it
     distance = np.linalg.norm(new.observation[:, 1:, 1:4] - new.observation[:, 1:, 4:7], axis=-1)
     assert np.allclose(new.reward, -distance, atol=1e-6)
     assert (new.reward == old.reward)[~changed[:, 0]].all()
+    assert new.imitate is not None
+    assert (new.imitate == ~changed[:, 1:]).all()  # chosen for another goal, an action is no model
+
+
+def test_of_an_unfinished_episode_the_last_step_counts_and_the_padding_stays():
+    old = paths(2000)
+    taken = torch.arange(STEPS) < 2
+    observation = old.observation.clone()
+    observation[:, 2, 1:3] = 0.14  # achieved in the last step; zeros follow
+    observation[:, 3:] = 0
+    old = old._replace(
+        observation=observation, reward=old.reward * taken, mask=taken.expand(2000, STEPS)
+    )
+    new = relabel_episodes(old, GOALS, 1.0, torch.Generator().manual_seed(1))
+    expected = draws_near(torch.full((2000, 2), 0.14), torch.Generator().manual_seed(1))
+    assert torch.equal(new.observation[:, 0, X_AND_Y], expected)
+    assert (new.reward[:, 2:] == 0).all() and not new.imitate[:, :2].any()
+    assert not new.imitate[:, 2:].any()  # nothing was done there
+
+
+def draws_near(achieved: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """The goals of a batch all of which is chosen."""
+    torch.rand(len(achieved), 1, generator=generator)
+    return draw_goals(GOALS, achieved, generator)
+
+
+def test_the_reward_before_a_window_is_that_of_its_new_goal():
+    old = paths(1000)
+    before = -np.linalg.norm(old.observation[:, 0, 1:4] - old.observation[:, 0, 4:7], axis=-1)
+    reward = torch.from_numpy(before).masked_fill(torch.arange(1000) % 4 == 0, 0.0)  # begins
+    start = Start(torch.randn(1000, 2), reward, (torch.zeros(1000, 3), torch.zeros(1000, 3)))
+    new = relabel_episodes(old._replace(start=start), GOALS, 0.5, torch.Generator().manual_seed(1))
+    distance = np.linalg.norm(new.observation[:, 0, 1:4] - new.observation[:, 0, 4:7], axis=-1)
+    assert new.start is not None
+    assert (new.start.reward[::4] == 0).all()  # before its first step an episode has no reward
+    inner = torch.arange(1000) % 4 > 0
+    assert np.allclose(new.start.reward[inner], -distance[inner], atol=1e-6)
+    assert 300 < int((new.start.reward != reward).sum()) < 450
+    assert new.start.memory is start.memory and new.start.action is start.action
 
 
 def test_transitions_are_paths_of_one_step():
@@ -64,7 +104,8 @@ def test_transitions_are_paths_of_one_step():
     moved = new.next_observation
     distance = np.linalg.norm(moved[:, 1:4] - moved[:, 4:7], axis=-1)
     assert np.allclose(new.reward, -distance, atol=1e-6)
-    assert 400 < int((new.reward != batch.reward).sum()) < 600
+    changed = new.reward != batch.reward
+    assert 400 < int(changed.sum()) < 600 and torch.equal(new.imitate, ~changed)
     assert (
         batch.observation == old.observation[:, 0]
     ).all()  # the replay's batch is not written to

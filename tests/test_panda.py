@@ -16,7 +16,7 @@ from sami_tutorial.envs.panda import GOALS, PandaEnv
 from sami_tutorial.envs.panda_skills import Teacher
 from sami_tutorial.evaluate import evaluate
 from sami_tutorial.sac import SACConfig
-from sami_tutorial.train import Run, TrainConfig, train
+from sami_tutorial.train import Run, TrainConfig, train, train_together
 from sami_tutorial.video import record_episode
 
 bullet = pytest.importorskip("pybullet", reason="needs PyBullet (`make panda`)")
@@ -409,6 +409,21 @@ def test_a_taught_run_that_is_killed_goes_on_as_if_it_had_not_been(method: str, 
     resumed = train(config, tmp_path, progress=False)
     for name, value in whole.agent.state_dict().items():
         assert torch.equal(value, resumed.agent.state_dict()[name]), name
+
+
+@pytest.mark.parametrize("method", ["sac", "tesac"])
+def test_a_taught_population_is_its_members(method: str) -> None:
+    """Also where goals are exchanged, and actions imitated only where they were not."""
+    context = ContextConfig(episodes=4, hidden=8, window=10)
+    settings = TAUGHT | {"steps": 440}  # rounding grows with every update
+    configs = [
+        TrainConfig(ID, method=method, seed=seed, context=context, **settings) for seed in (0, 5)
+    ]
+    together = train_together(configs, progress=False)
+    for config, member in zip(configs, together, strict=True):
+        for name, value in train(config, progress=False).agent.state_dict().items():
+            own = member.agent.state_dict()[name]
+            torch.testing.assert_close(own, value, atol=1e-5, rtol=1e-5, msg=name)
 
 
 def test_the_teacher_plays_the_warm_up_and_its_share_of_the_rest() -> None:

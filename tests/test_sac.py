@@ -254,7 +254,7 @@ def test_imitation_outweighs_the_critic_if_it_is_to():
     for weight in (0.0, 1.0, 100.0):
         for _ in range(300):
             loss = agent.actor_loss(batch.observation)[0]
-            loss = loss + weight * agent.unlikeness(batch.observation, batch.action)
+            loss = loss + weight * agent.unlikeness(batch)
             agent.step("actor", loss)
         own = torch.as_tensor(agent.act(batch.observation.numpy(), deterministic=True))
         found[weight] = own.mean(dim=0)
@@ -274,12 +274,20 @@ def test_imitation_moves_the_actor_and_none_of_it_is_sac():
 
     agent = make_agent()
     state = agent.generator.get_state()
-    unlikeness = float(agent.unlikeness(batch.observation, batch.action).detach())
-    agent.generator.set_state(state)
     with torch.no_grad():
         action, _ = agent.actor.sample(batch.observation, agent.generator)
-    by_hand = sum(float(action[i, j] - batch.action[i, j]) ** 2 for i in range(B) for j in range(A))
-    assert unlikeness == pytest.approx(by_hand / B, rel=1e-5)
+    by_hand = [
+        sum(float(action[i, j] - batch.action[i, j]) ** 2 for j in range(A)) for i in range(B)
+    ]
+    some = torch.arange(B) % 3 == 0
+    for imitate, expected in (
+        (None, np.mean(by_hand)),
+        (some, np.mean(by_hand[::3])),
+        (torch.zeros(B, dtype=torch.bool), 0.0),
+    ):
+        agent.generator.set_state(state)
+        unlikeness = agent.unlikeness(batch._replace(imitate=imitate)).detach()
+        assert float(unlikeness) == pytest.approx(expected, rel=1e-5)
 
 
 def test_target_critics_move_by_tau():

@@ -234,10 +234,10 @@ class ContextSAC(SAC):
             encoder_metrics["contrastive_loss"] = contrastive_loss.detach()
             self.step("contrast", contrastive_loss)
 
-        seen = batch.observation.detach()
-        actor_loss, log_prob = self.actor_loss(seen)
+        batch = batch._replace(observation=batch.observation.detach())
+        actor_loss, log_prob = self.actor_loss(batch.observation)
         if imitation > 0:
-            actor_loss = actor_loss + imitation * self.unlikeness(seen, batch.action)
+            actor_loss = actor_loss + imitation * self.unlikeness(batch)
         self.step("actor", actor_loss)
 
         temperature_loss = self.temperature_loss(log_prob)
@@ -279,6 +279,7 @@ class ContextSAC(SAC):
             reward=episodes.reward.flatten(-2),
             next_observation=next_observation[..., 1:, :].flatten(-3, -2),
             terminated=episodes.terminated.flatten(-2),
+            imitate=None if episodes.imitate is None else episodes.imitate.flatten(-2),
         )
         if episodes.start is not None:
             return batch
@@ -290,12 +291,13 @@ class ContextSAC(SAC):
 
         index = per_member(drawn, self.generator, episodes.mask)  # (B,)
         return Transitions(
-            *(
-                x.take_along_dim(
+            **{
+                name: x.take_along_dim(
                     index if x.ndim == index.ndim else index.unsqueeze(-1), index.ndim - 1
                 )
-                for x in batch
-            )
+                for name, x in batch._asdict().items()
+                if x is not None
+            }
         )
 
     def encoder_loss(

@@ -9,9 +9,11 @@ rewards anew, and learn from that. A task that allows it names its ``goals``.
                    else near where the batch's last observation has the cube
         rewards <- minus the distance to the goal, of every step
 
-Of a window the encoder's memory stays what it was under the old goal, and so does the reward before
-its first step. The trajectories that the contrast compares are left alone: it needs their returns
-as they were.
+An action was chosen for the goal that was in sight. Under another one it says how the world moves,
+and so trains the critic, but it is nothing to imitate: such steps are marked.
+
+Of a window the encoder's memory stays what it was under the old goal. The trajectories that the
+contrast compares are left alone: it needs their returns as they were.
 
 Source: Andrychowicz et al., *Hindsight Experience Replay* (NeurIPS 2017). Built in chapter 17,
 *Panda*.
@@ -57,10 +59,13 @@ def relabel(
         generator: draws which transitions, and their goals.
     """
     path = torch.stack([batch.observation, batch.next_observation], dim=1)  # (B, 2, S)
-    path, reward = _relabel_paths(path, batch.reward[:, None], goals, share, generator)
+    path, chosen = _exchange_goals(path, batch.next_observation, goals, share, generator)
     observation, next_observation = path.unbind(dim=1)
     return batch._replace(
-        observation=observation, next_observation=next_observation, reward=reward.squeeze(1)
+        observation=observation,
+        next_observation=next_observation,
+        reward=torch.where(chosen, goal_reward(goals, next_observation), batch.reward),
+        imitate=~chosen,
     )
 
 
@@ -68,19 +73,27 @@ def relabel_episodes(
     episodes: Episodes, goals: Goals, share: float, generator: torch.Generator
 ) -> Episodes:
     """Episodes or windows with another goal, one for all steps, in about ``share`` of them."""
-    observation, reward = _relabel_paths(
-        episodes.observation, episodes.reward, goals, share, generator
-    )
-    return episodes._replace(observation=observation, reward=reward)
+    path, mask = episodes.observation, episodes.mask
+    last = path[torch.arange(len(path)), mask.sum(dim=1)]  # (E, S), before the padding
+    path, chosen = _exchange_goals(path, last, goals, share, generator)
+    changed = chosen[:, None] & mask  # (E, T)
+    reward = torch.where(changed, goal_reward(goals, path[:, 1:]), episodes.reward)
+    start = episodes.start
+    if start is not None:
+        follows = chosen & (start.reward != 0)  # before an episode's first step there is none
+        start = start._replace(
+            reward=torch.where(follows, goal_reward(goals, path[:, 0]), start.reward)
+        )
+    return episodes._replace(observation=path, reward=reward, imitate=~changed & mask, start=start)
 
 
-def _relabel_paths(
-    path: Tensor, reward: Tensor, goals: Goals, share: float, generator: torch.Generator
+def _exchange_goals(
+    path: Tensor, last: Tensor, goals: Goals, share: float, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Paths (B, T+1, S) and their rewards (B, T), some of them under a new goal."""
+    """Paths (B, T+1, S), some under a new goal, and which: (B,). ``last`` (B, S) ends each."""
     chosen = torch.rand(len(path), 1, generator=generator) < share  # (B, 1)
     place = slice(goals.goal, goals.goal + 2)
-    new = draw_goals(goals, path[:, -1, goals.achieved : goals.achieved + 2], generator)
+    new = draw_goals(goals, last[:, goals.achieved : goals.achieved + 2], generator)
     path = path.clone()
     path[..., place] = torch.where(chosen[..., None], new[:, None], path[..., place])
-    return path, torch.where(chosen, goal_reward(goals, path[:, 1:]), reward)
+    return path, chosen.squeeze(1)

@@ -83,6 +83,7 @@ class Transitions(NamedTuple):
     reward: Tensor  # (B,)
     next_observation: Tensor  # (B, S)
     terminated: Tensor  # (B,) 1 where the task ended, 0 elsewhere, also at a time limit
+    imitate: Tensor | None = None  # (B,) bool: which actions imitation may copy; None means all
 
 
 class SAC(nn.Module):
@@ -138,8 +139,8 @@ class SAC(nn.Module):
 
         Args:
             batch: of the replay.
-            imitation: weight, from 0 up, of the actor's being like the batch's actions beside its
-                being good.
+            imitation: weight, from 0 up, of the actor's being like the batch's actions, where the
+                batch allows it, beside its being good.
         """
         batch = batch._replace(
             observation=self.standardize(batch.observation),
@@ -150,8 +151,7 @@ class SAC(nn.Module):
 
         actor_loss, log_prob = self.actor_loss(batch.observation)
         if imitation > 0:
-            unlikeness = self.unlikeness(batch.observation, batch.action)
-            actor_loss = actor_loss + imitation * unlikeness
+            actor_loss = actor_loss + imitation * self.unlikeness(batch)
         self.step("actor", actor_loss)
 
         temperature_loss = self.temperature_loss(log_prob)
@@ -188,13 +188,16 @@ class SAC(nn.Module):
         loss = (self.temperature.unsqueeze(-1) * log_prob - q).mean(dim=-1)  # ()
         return loss, log_prob.detach()
 
-    def unlikeness(self, observation: Tensor, action: Tensor) -> Tensor:
-        """E|a - action|^2, how far the policy's actions lie from given ones.
+    def unlikeness(self, batch: Transitions) -> Tensor:
+        """E|a - action|^2, how far the policy's actions lie from those that it may imitate.
 
         Source: Fujimoto and Gu, *A Minimalist Approach to Offline Reinforcement Learning* (2021).
         """
-        own, _ = self.actor.sample(observation, self.generator)
-        return (own - action).square().sum(dim=-1).mean(dim=-1)  # ()
+        own, _ = self.actor.sample(batch.observation, self.generator)
+        distance = (own - batch.action).square().sum(dim=-1)  # (B,)
+        if batch.imitate is None:
+            return distance.mean(dim=-1)  # ()
+        return (distance * batch.imitate).sum(dim=-1) / batch.imitate.sum(dim=-1).clamp(min=1)
 
     def temperature_loss(self, log_prob: Tensor) -> Tensor:
         """Its gradient lowers the temperature while the entropy lies above the target."""

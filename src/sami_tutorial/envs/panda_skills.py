@@ -9,6 +9,9 @@ Used in chapter 17, *Panda*.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -70,6 +73,14 @@ def scripted_grip(
     move = np.where(around[..., None], 0.0, reach)  # where the fingers close, the hand waits
     move = np.where(held[..., None], see.towards_goal(speed, height), move)
     return _action(move, fingers=np.where(around, -1.0, 1.0))
+
+
+SCRIPTS: dict[str, Callable[..., NDArray[np.float32]]] = {
+    "push": scripted_push,
+    "carry": scripted_grip,
+    "drag": partial(scripted_grip, lift=0.0),
+}
+"""The scripts by name, each called with an observation and a speed."""
 
 
 class Teacher:
