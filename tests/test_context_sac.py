@@ -59,7 +59,7 @@ def test_transitions_pair_each_step_with_its_own_context():
         for p in agent.momentum_encoder.parameters():
             p.mul_(0.5)  # so that psi and psi* can be told apart
     batch = episodes(3, 0)
-    batch = batch._replace(imitate=torch.rand(3, T) < 0.5)
+    batch = batch._replace(shown=torch.rand(3, T, A))
     drawn = agent.transitions(batch, 400)
     c = agent.encoder(batch.observation, batch.action, batch.reward).detach()
     slow = agent.momentum_encoder(batch.observation, batch.action, batch.reward)
@@ -72,7 +72,7 @@ def test_transitions_pair_each_step_with_its_own_context():
         assert torch.allclose(drawn.observation[row], now, atol=1e-6)
         assert torch.allclose(drawn.next_observation[row], later, atol=1e-6)
         assert torch.equal(drawn.action[row], batch.action[e, t])
-        assert drawn.imitate[row] == batch.imitate[e, t]
+        assert torch.equal(drawn.shown[row], batch.shown[e, t])
     assert len(found) == 3 * T  # every step can be drawn
     assert drawn.observation.requires_grad and not drawn.next_observation.requires_grad
 

@@ -49,8 +49,6 @@ def test_a_share_of_the_paths_has_another_goal_and_the_reward_that_belongs_to_it
     distance = np.linalg.norm(new.observation[:, 1:, 1:4] - new.observation[:, 1:, 4:7], axis=-1)
     assert np.allclose(new.reward, -distance, atol=1e-6)
     assert (new.reward == old.reward)[~changed[:, 0]].all()
-    assert new.imitate is not None
-    assert (new.imitate == ~changed[:, 1:]).all()  # chosen for another goal, an action is no model
 
 
 def test_of_an_unfinished_episode_the_last_step_counts_and_the_padding_stays():
@@ -65,8 +63,7 @@ def test_of_an_unfinished_episode_the_last_step_counts_and_the_padding_stays():
     new = relabel_episodes(old, GOALS, 1.0, torch.Generator().manual_seed(1))
     expected = draws_near(torch.full((2000, 2), 0.14), torch.Generator().manual_seed(1))
     assert torch.equal(new.observation[:, 0, X_AND_Y], expected)
-    assert (new.reward[:, 2:] == 0).all() and not new.imitate[:, :2].any()
-    assert not new.imitate[:, 2:].any()  # nothing was done there
+    assert (new.reward[:, 2:] == 0).all()
 
 
 def draws_near(achieved: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
@@ -105,7 +102,7 @@ def test_transitions_are_paths_of_one_step():
     distance = np.linalg.norm(moved[:, 1:4] - moved[:, 4:7], axis=-1)
     assert np.allclose(new.reward, -distance, atol=1e-6)
     changed = new.reward != batch.reward
-    assert 400 < int(changed.sum()) < 600 and torch.equal(new.imitate, ~changed)
+    assert 400 < int(changed.sum()) < 600
     assert (
         batch.observation == old.observation[:, 0]
     ).all()  # the replay's batch is not written to

@@ -13,10 +13,10 @@ from gymnasium.utils.env_checker import check_env
 from sami_tutorial.context_sac import ContextConfig
 from sami_tutorial.envs import make_vec, task_sets
 from sami_tutorial.envs.panda import GOALS, PandaEnv
-from sami_tutorial.envs.panda_skills import Teacher
+from sami_tutorial.envs.panda_skills import Teacher, scripted_grip
 from sami_tutorial.evaluate import evaluate
 from sami_tutorial.sac import SACConfig
-from sami_tutorial.train import Run, TrainConfig, train, train_together
+from sami_tutorial.train import Run, TrainConfig, rounds_together, train, train_together
 from sami_tutorial.video import record_episode
 
 bullet = pytest.importorskip("pybullet", reason="needs PyBullet (`make panda`)")
@@ -413,7 +413,7 @@ def test_a_taught_run_that_is_killed_goes_on_as_if_it_had_not_been(method: str, 
 
 @pytest.mark.parametrize("method", ["sac", "tesac"])
 def test_a_taught_population_is_its_members(method: str) -> None:
-    """Also where goals are exchanged, and actions imitated only where they were not."""
+    """Also where goals are exchanged and a teacher is imitated."""
     context = ContextConfig(episodes=4, hidden=8, window=10)
     settings = TAUGHT | {"steps": 440}  # rounding grows with every update
     configs = [
@@ -439,6 +439,47 @@ def test_the_teacher_plays_the_warm_up_and_its_share_of_the_rest() -> None:
             shown = teacher.act(episode.observation[:, t].numpy())
             same = np.isclose(shown, episode.action[:, t].numpy()).all(axis=1)
             assert same[:taught].all() and not same[taught:].any()
+
+
+def test_imitation_fades_and_copies_what_the_teacher_would_do() -> None:
+    """Also under an exchanged goal; 800 steps of 4 environments, the first 400 a warm-up."""
+    run = Run(TrainConfig(ID, **TAUGHT))
+    seen = []
+
+    def look() -> None:
+        batch, weight = run.batch()
+        if weight > 0:
+            advice = scripted_grip(batch.observation.numpy(), speed=0.45)
+            assert np.array_equal(batch.shown.numpy(), advice)
+            assert not np.array_equal(advice, batch.action.numpy())
+        else:
+            assert batch.shown is None
+        seen.append((run.env_steps, weight))
+
+    for _ in rounds_together([run], look):
+        pass
+    for steps, weight in seen:
+        assert weight == pytest.approx(max(0.0, 1 - steps / 600))
+    assert seen[0] == (400, pytest.approx(1 / 3)) and seen[-1] == (800, 0.0)
+
+    run = Run(TrainConfig(ID, method="tesac", context=ContextConfig(window=10), **TAUGHT))
+    rounds = run.rounds()
+    next(rounds)
+    windows = run.sequences(torch.Generator().manual_seed(0))
+    advice = scripted_grip(windows.observation[:, :10].numpy(), speed=0.45)
+    assert np.array_equal(windows.shown.numpy(), advice)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"imitation_steps": 400}, "imitation_steps is 400, no more than the 400 of the warm-up"),
+        ({"teacher": False}, "imitation_steps is 600, but there is nobody to imitate"),
+    ],
+)
+def test_an_imitation_that_cannot_be_is_refused(changes: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        TrainConfig(ID, **TAUGHT | changes)
 
 
 def test_training_and_evaluation_run() -> None:

@@ -246,7 +246,7 @@ def test_actor_loss_uses_the_smaller_q():
 def test_imitation_outweighs_the_critic_if_it_is_to():
     agent, batch = make_agent(learning_rate=3e-3), make_batch(size=64)
     wanted = torch.linspace(-0.5, 0.5, A)
-    batch = batch._replace(action=wanted.expand(64, A))
+    batch = batch._replace(shown=wanted.expand(64, A))
     agent.critic.forward = lambda obs, action: action.sum(-1).expand(2, -1)  # type: ignore
     with torch.no_grad():
         agent.log_temperature.fill_(-20.0)
@@ -254,7 +254,7 @@ def test_imitation_outweighs_the_critic_if_it_is_to():
     for weight in (0.0, 1.0, 100.0):
         for _ in range(300):
             loss = agent.actor_loss(batch.observation)[0]
-            loss = loss + weight * agent.unlikeness(batch)
+            loss = loss + weight * agent.unlikeness(batch.observation, batch.shown)
             agent.step("actor", loss)
         own = torch.as_tensor(agent.act(batch.observation.numpy(), deterministic=True))
         found[weight] = own.mean(dim=0)
@@ -264,30 +264,30 @@ def test_imitation_outweighs_the_critic_if_it_is_to():
 
 
 def test_imitation_moves_the_actor_and_none_of_it_is_sac():
-    some, none, plain = (make_agent() for _ in range(3))
     batch = make_batch()
-    for agent, weight in ((some, (0.5,)), (none, (0.0,)), (plain, ())):
-        agent.update(batch, *weight)
+    taught = batch._replace(shown=torch.rand(B, A) * 2 - 1)
+    some, none, plain, unseen = (make_agent() for _ in range(4))
+    some.update(taught, 0.5)
+    none.update(taught, 0.0)
+    plain.update(batch)
+    unseen.update(batch, 0.5)  # nothing is shown
     assert torch.equal(weights(none.actor), weights(plain.actor))
+    assert torch.equal(weights(unseen.actor), weights(plain.actor))
     assert not torch.equal(weights(some.actor), weights(plain.actor))
     assert torch.equal(weights(some.critic), weights(plain.critic))  # the critic never copies
 
-    agent = make_agent()
-    state = agent.generator.get_state()
-    with torch.no_grad():
-        action, _ = agent.actor.sample(batch.observation, agent.generator)
-    by_hand = [
-        sum(float(action[i, j] - batch.action[i, j]) ** 2 for j in range(A)) for i in range(B)
-    ]
-    some = torch.arange(B) % 3 == 0
-    for imitate, expected in (
-        (None, np.mean(by_hand)),
-        (some, np.mean(by_hand[::3])),
-        (torch.zeros(B, dtype=torch.bool), 0.0),
-    ):
-        agent.generator.set_state(state)
-        unlikeness = agent.unlikeness(batch._replace(imitate=imitate)).detach()
-        assert float(unlikeness) == pytest.approx(expected, rel=1e-5)
+
+def test_unlikeness_by_hand_and_blind_to_how_sure_the_actor_is():
+    agent, batch = make_agent(), make_batch()
+    shown = torch.rand(B, A) * 2 - 1
+    mean = agent.act(batch.observation.numpy(), deterministic=True)
+    by_hand = sum(float(mean[i, j] - shown[i, j]) ** 2 for i in range(B) for j in range(A))
+    found = agent.unlikeness(batch.observation, shown)
+    assert float(found.detach()) == pytest.approx(by_hand / B, rel=1e-5)
+    last = agent.actor.mlp.layers[-1]
+    (gradient,) = torch.autograd.grad(found, [last.weight])  # (.., 2 A): means, then spreads
+    means, spreads = gradient.chunk(2, dim=gradient.shape.index(2 * A))
+    assert means.abs().sum() > 0 and spreads.abs().sum() == 0
 
 
 def test_target_critics_move_by_tau():

@@ -136,12 +136,12 @@ def test_all_steps_of_a_window_are_trained_on():
     with torch.no_grad():
         for p in agent.momentum_encoder.parameters():
             p.mul_(0.5)  # so that psi and psi* can be told apart
-    batch = batch._replace(imitate=torch.rand(5, 10) < 0.5)
+    batch = batch._replace(shown=torch.rand(5, 10, 2))
     steps = agent.transitions(batch, batch_size=3)
     inputs = batch.observation, batch.action, batch.reward, batch.start
     c, target = agent.encoder(*inputs), agent.momentum_encoder(*inputs)
     assert steps.reward.shape == (50,)
-    assert torch.equal(steps.imitate, batch.imitate.flatten())
+    assert torch.equal(steps.shown, batch.shown.reshape(50, 2))
     for e, t in ((0, 0), (2, 7), (4, 9)):
         i = 10 * e + t
         assert torch.allclose(steps.observation[i], torch.cat([batch.observation[e, t], c[e, t]]))

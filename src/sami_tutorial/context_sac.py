@@ -234,10 +234,10 @@ class ContextSAC(SAC):
             encoder_metrics["contrastive_loss"] = contrastive_loss.detach()
             self.step("contrast", contrastive_loss)
 
-        batch = batch._replace(observation=batch.observation.detach())
-        actor_loss, log_prob = self.actor_loss(batch.observation)
-        if imitation > 0:
-            actor_loss = actor_loss + imitation * self.unlikeness(batch)
+        seen = batch.observation.detach()
+        actor_loss, log_prob = self.actor_loss(seen)
+        if batch.shown is not None:
+            actor_loss = actor_loss + imitation * self.unlikeness(seen, batch.shown)
         self.step("actor", actor_loss)
 
         temperature_loss = self.temperature_loss(log_prob)
@@ -279,7 +279,7 @@ class ContextSAC(SAC):
             reward=episodes.reward.flatten(-2),
             next_observation=next_observation[..., 1:, :].flatten(-3, -2),
             terminated=episodes.terminated.flatten(-2),
-            imitate=None if episodes.imitate is None else episodes.imitate.flatten(-2),
+            shown=None if episodes.shown is None else episodes.shown.flatten(-3, -2),
         )
         if episodes.start is not None:
             return batch

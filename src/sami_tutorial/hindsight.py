@@ -9,9 +9,6 @@ rewards anew, and learn from that. A task that allows it names its ``goals``.
                    else near where the batch's last observation has the cube
         rewards <- minus the distance to the goal, of every step
 
-An action was chosen for the goal that was in sight. Under another one it says how the world moves,
-and so trains the critic, but it is nothing to imitate: such steps are marked.
-
 Of a window the encoder's memory stays what it was under the old goal. The trajectories that the
 contrast compares are left alone: it needs their returns as they were.
 
@@ -65,7 +62,6 @@ def relabel(
         observation=observation,
         next_observation=next_observation,
         reward=torch.where(chosen, goal_reward(goals, next_observation), batch.reward),
-        imitate=~chosen,
     )
 
 
@@ -84,7 +80,7 @@ def relabel_episodes(
         start = start._replace(
             reward=torch.where(follows, goal_reward(goals, path[:, 0]), start.reward)
         )
-    return episodes._replace(observation=path, reward=reward, imitate=~changed & mask, start=start)
+    return episodes._replace(observation=path, reward=reward, start=start)
 
 
 def _exchange_goals(

@@ -35,7 +35,7 @@ class Episodes(NamedTuple):
     mask: Tensor  # (E, T) bool: True where a step was taken, False in the padding
     context: Tensor  # (E, F) the hidden features; for the oracle and for probes only
     start: Start | None = None  # of windows: what went before
-    imitate: Tensor | None = None  # (E, T) bool: which actions imitation may copy; None means all
+    shown: Tensor | None = None  # (E, T, A) what a teacher would have done here
 
 
 class Replay:

@@ -83,7 +83,7 @@ class Transitions(NamedTuple):
     reward: Tensor  # (B,)
     next_observation: Tensor  # (B, S)
     terminated: Tensor  # (B,) 1 where the task ended, 0 elsewhere, also at a time limit
-    imitate: Tensor | None = None  # (B,) bool: which actions imitation may copy; None means all
+    shown: Tensor | None = None  # (B, A) what a teacher would have done here
 
 
 class SAC(nn.Module):
@@ -139,8 +139,8 @@ class SAC(nn.Module):
 
         Args:
             batch: of the replay.
-            imitation: weight, from 0 up, of the actor's being like the batch's actions, where the
-                batch allows it, beside its being good.
+            imitation: weight, from 0 up, of the actor's being like a teacher beside its being good;
+                without effect where the batch shows no teacher's actions.
         """
         batch = batch._replace(
             observation=self.standardize(batch.observation),
@@ -150,8 +150,8 @@ class SAC(nn.Module):
         self.step("critic", critic_loss)
 
         actor_loss, log_prob = self.actor_loss(batch.observation)
-        if imitation > 0:
-            actor_loss = actor_loss + imitation * self.unlikeness(batch)
+        if batch.shown is not None:
+            actor_loss = actor_loss + imitation * self.unlikeness(batch.observation, batch.shown)
         self.step("actor", actor_loss)
 
         temperature_loss = self.temperature_loss(log_prob)
@@ -188,16 +188,18 @@ class SAC(nn.Module):
         loss = (self.temperature.unsqueeze(-1) * log_prob - q).mean(dim=-1)  # ()
         return loss, log_prob.detach()
 
-    def unlikeness(self, batch: Transitions) -> Tensor:
-        """E|a - action|^2, how far the policy's actions lie from those that it may imitate.
+    def unlikeness(self, observation: Tensor, shown: Tensor) -> Tensor:
+        """E|mean action - shown|^2, how far the policy is from a teacher, (B, A).
 
-        Source: Fujimoto and Gu, *A Minimalist Approach to Offline Reinforcement Learning* (2021).
+        The mean action and not a sampled one: to be like the teacher must not mean to be sure.
+        Else the temperature would rise to win the lost entropy back, and drown the reward.
+
+        Source: Ross et al., *A Reduction of Imitation Learning and Structured Prediction to
+        No-Regret Online Learning* (2011): a teacher that is asked in the states that the policy
+        visits. Beside the actor's own loss: Nair et al., *Overcoming Exploration in Reinforcement
+        Learning with Demonstrations* (2018).
         """
-        own, _ = self.actor.sample(batch.observation, self.generator)
-        distance = (own - batch.action).square().sum(dim=-1)  # (B,)
-        if batch.imitate is None:
-            return distance.mean(dim=-1)  # ()
-        return (distance * batch.imitate).sum(dim=-1) / batch.imitate.sum(dim=-1).clamp(min=1)
+        return (self.actor.mode(observation) - shown).square().sum(dim=-1).mean(dim=-1)  # ()
 
     def temperature_loss(self, log_prob: Tensor) -> Tensor:
         """Its gradient lowers the temperature while the entropy lies above the target."""

@@ -175,6 +175,10 @@ class Teacher(Protocol):
     def act(self, observation: NDArray[np.floating]) -> NDArray[np.float32]:
         """(N, S) -> (N, A)."""
 
+    @staticmethod
+    def advise(observation: NDArray[np.floating]) -> NDArray[np.float32]:
+        """What an agent that does not know better should do: (..., S) -> (..., A)."""
+
 
 @dataclass(frozen=True)
 class Task:

@@ -21,6 +21,7 @@ _ABOVE = 0.12  # m, where the hand travels, clear of the cube
 _FLOOR = 0.015  # m, where it pushes, below the cube's centre
 _BEHIND = 0.06  # m from the cube's centre, where it comes down to push
 _NEAR = 0.03  # m from the goal, where the cube is left alone
+_ADVISED = 0.45  # of the hand's full speed
 _BRAKE = 0.1  # m from the goal, where the hand starts to slow down
 
 
@@ -90,6 +91,8 @@ class Teacher:
     Gaussian noise of standard deviation 0 to 0.3 on every action. They are drawn once for each
     episode, without regard to the task: a teacher that knows nothing of mass or friction.
 
+    Asked what to do, in whatever state, it advises to grip.
+
     Args:
         num_envs: N.
         rng: draws the hands and their noise.
@@ -110,6 +113,11 @@ class Teacher:
         )
         noise = self.shakiness * self.rng.standard_normal(action.shape)
         return np.clip(action + noise, -1, 1).astype(np.float32)
+
+    @staticmethod
+    def advise(observation: ArrayLike) -> NDArray[np.float32]:
+        """What it would do with a calm hand, from this state on: (..., S) -> (..., 4)."""
+        return scripted_grip(observation, speed=_ADVISED)
 
 
 class _Scene:
