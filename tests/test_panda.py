@@ -461,6 +461,10 @@ def test_imitation_fades_and_copies_what_the_teacher_would_do() -> None:
     for steps, weight in seen:
         assert weight == pytest.approx(max(0.0, 1 - steps / 600))
     assert seen[0] == (400, pytest.approx(1 / 3)) and seen[-1] == (800, 0.0)
+    run = Run(TrainConfig(ID, **TAUGHT, imitation_left=0.25))
+    for steps, left in ((0, 1.0), (300, 0.5), (450, 0.25), (800, 0.25)):
+        run.env_steps = steps
+        assert run.imitation == pytest.approx(left)
 
     run = Run(TrainConfig(ID, method="tesac", context=ContextConfig(window=10), **TAUGHT))
     rounds = run.rounds()
@@ -475,6 +479,8 @@ def test_imitation_fades_and_copies_what_the_teacher_would_do() -> None:
     [
         ({"imitation_steps": 400}, "imitation_steps is 400, no more than the 400 of the warm-up"),
         ({"teacher": False}, "imitation_steps is 600, but there is nobody to imitate"),
+        ({"imitation_left": -0.1}, "imitation_left is -0.1; give a number from 0 to 1"),
+        ({"imitation_left": 0.1, "imitation_steps": 0}, "and 0 where nobody is imitated"),
     ],
 )
 def test_an_imitation_that_cannot_be_is_refused(changes: dict, message: str) -> None:
