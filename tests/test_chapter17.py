@@ -9,7 +9,7 @@ from notebook_cells import tagged_cells
 from sami_tutorial.envs import SPLITS, get_task, task_sets
 from sami_tutorial.hindsight import relabel
 from sami_tutorial.results import load_table, provenance
-from sami_tutorial.sac import Transitions
+from sami_tutorial.sac import SAC, SACConfig, Transitions
 from sami_tutorial.train import recipe
 
 ID = "sami/Panda-v0"
@@ -109,6 +109,14 @@ def test_with_goal_agrees_with_the_library(built):
     assert not torch.equal(observation, new.observation)
 
 
+def test_unlikeness_agrees(built):
+    agent, generator = SAC(22, 4, SACConfig(hidden=(8,))), torch.Generator().manual_seed(0)
+    seen, shown = torch.randn(50, 22, generator=generator), torch.rand(50, 4, generator=generator)
+    mean = torch.from_numpy(agent.act(seen.numpy(), deterministic=True))
+    ours, library = built["unlikeness"](mean, shown), agent.unlikeness(seen, shown)
+    assert float(ours) == pytest.approx(float(library.detach()), rel=1e-5)
+
+
 def test_the_tables_are_complete():
     played = load_table("results/panda_scripts.parquet")
     counts = played.groupby(["script", "speed", "split", "context"]).size()
@@ -134,7 +142,8 @@ def test_the_recipe_is_as_the_text_says():
         config = recipe(ID, method)
         assert config.teacher and config.hindsight == 0.5
         assert config.exploring_envs / config.num_envs == 1 / 4
-        assert config.imitation_steps == config.steps / 2 and config.imitation_updates == 3_000
+        assert config.imitation_updates == 3_000 and config.imitation_left == 0.2
+        assert 16 * config.steps == 1_600_000  # "a sixteenth of the paper's"
         assert config.updates_at_once == 4 and recipe("sami/Hopper-v0", method).updates_at_once == 1
 
 

@@ -11,7 +11,7 @@ from safetensors.torch import save
 from sami_tutorial.agents import METHODS, FrozenPolicy, get_method
 from sami_tutorial.checkpoint import CheckpointError, policy_bytes
 from sami_tutorial.context_sac import ContextConfig, ContextSAC
-from sami_tutorial.encoder import PEARLEncoder
+from sami_tutorial.encoder import PEARLEncoder, Start
 from sami_tutorial.envs import make_vec
 from sami_tutorial.replay import Episodes
 from sami_tutorial.sac import SACConfig
@@ -164,6 +164,25 @@ def test_update_is_its_parts_in_order():
     # Q' <- tau Q + (1 - tau) Q', with the Q of after the step
     tau = agent.config.target_rate
     assert torch.allclose(flat(agent.target), tau * flat(agent.critic) + (1 - tau) * target)
+
+
+@pytest.mark.parametrize("windowed", [False, True])
+def test_imitation_moves_the_actor_alone_and_only_where_something_is_shown(windowed):
+    batch = episodes(3, 0)
+    if windowed:
+        start = Start(torch.zeros(3, A), torch.zeros(3), (torch.zeros(3, 8), torch.zeros(3, 8)))
+        batch = batch._replace(start=start)
+    taught = batch._replace(shown=torch.rand(3, T, A) * 2 - 1)
+    plain, none, unseen, some = (agent_of() for _ in range(4))
+    plain.update(batch, 16)
+    none.update(taught, 16, imitation=0.0)
+    unseen.update(batch, 16, imitation=0.5)
+    some.update(taught, 16, imitation=0.5)
+    for agent in (none, unseen):
+        assert torch.equal(flat(agent.actor), flat(plain.actor))
+    assert not torch.equal(flat(some.actor), flat(plain.actor))
+    for part in ("critic", "encoder"):
+        assert torch.equal(flat(getattr(some, part)), flat(getattr(plain, part)))
 
 
 def test_a_frozen_encoder_stays_as_it_was_born():

@@ -191,13 +191,13 @@ class SAC(nn.Module):
     def unlikeness(self, observation: Tensor, shown: Tensor) -> Tensor:
         """E|mean action - shown|^2, how far the policy is from a teacher, (B, A).
 
-        The mean action and not a sampled one: to be like the teacher must not mean to be sure.
-        Else the temperature would rise to win the lost entropy back, and drown the reward.
+        The mean action and not a sampled one: to be like the teacher does not mean to be sure, so
+        that imitation leaves the entropy alone, and with it the temperature.
 
         Source: Ross et al., *A Reduction of Imitation Learning and Structured Prediction to
         No-Regret Online Learning* (2011): a teacher that is asked in the states that the policy
         visits. Beside the actor's own loss: Nair et al., *Overcoming Exploration in Reinforcement
-        Learning with Demonstrations* (2018).
+        Learning with Demonstrations* (2018), who copy only where the critic prefers what is shown.
         """
         return (self.actor.mode(observation) - shown).square().sum(dim=-1).mean(dim=-1)  # ()
 
