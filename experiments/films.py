@@ -2,6 +2,7 @@
 
     python experiments/films.py                              # about 25 minutes on one core
     python experiments/films.py --scripts                                # half a minute
+    python experiments/films.py --arm                                    # half a minute
     python experiments/films.py --thumbnails crippledhalfcheetah         # about 15 minutes
 
 Without an option: one policy per body, the same policy under different features. Each policy is a
@@ -11,6 +12,8 @@ policies are kept in runs/films and used again on the next call.
 
 With ``--scripts``: the Panda's scripted hands (`make panda`), each in the first episode of an
 evaluation.
+
+With ``--arm``: the Panda under the stored policies of two methods, in the same episode.
 
 With ``--thumbnails``: one film for each method and task of ``embeddings/<benchmark>.parquet``, in
 book/_static/thumbnails with its own manifest.json. It shows the end of the first episode that was
@@ -64,6 +67,9 @@ SCRIPTED = (  # the script, its speed, and the task
     ("carry", 1.0, {"mass": 1.0, "friction": 1.0}),
     ("drag", 0.2, {"mass": 30.0, "friction": 0.1}),
 )
+
+ARM = ("sac", "satesac")  # seed 0 of each, in the first episode of an evaluation
+ARM_CONTEXT = {"mass": 30.0, "friction": 0.1}
 
 # Chapter 13
 PICTURES = 24
@@ -159,6 +165,54 @@ def film_scripts() -> None:
                 "script": name,
                 "speed": speed,
                 "context": context,
+                "episode_seed": EVALUATION_SEED,
+            },
+            wall_seconds=round(time.perf_counter() - began, 1),
+            directory=VIDEOS,
+        )
+
+
+class Deployed(gym.Wrapper):
+    """An environment that lets a policy know what came of its actions."""
+
+    def __init__(self, env: gym.Env, policy: FrozenPolicy):
+        super().__init__(env)
+        self.policy = policy
+
+    def reset(self, **arguments: Any) -> tuple[Any, dict[str, Any]]:
+        observation, info = super().reset(**arguments)
+        self.policy.begin(observation[None])
+        return observation, info
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        outcome = super().step(action)
+        observation, reward = outcome[:2]
+        self.policy.observe(action[None], np.array([reward]), observation[None])
+        return outcome
+
+    def act(self, observation: NDArray[np.floating]) -> NDArray[np.float32]:
+        return self.policy.act(observation[None], deterministic=True)[0]
+
+
+def film_arm() -> None:
+    for method in ARM:
+        began = time.perf_counter()
+        checkpoint = f"checkpoints/panda/{method}/seed0.safetensors"
+        env = gym.make(PANDA, render_mode="rgb_array", width=SIZE[0], height=SIZE[1])
+        deployed = Deployed(env, FrozenPolicy(load_bytes(checkpoint)))
+        frames = record_episode(
+            deployed, deployed.act, seed=EVALUATION_SEED, options={"context": ARM_CONTEXT}
+        )
+        env.close()
+        store_film(
+            film_name(f"panda_{method}", ARM_CONTEXT),
+            frames,
+            env.metadata["render_fps"],
+            MOST_BYTES,
+            command=f"{COMMAND} --arm",
+            config={
+                "checkpoint": checkpoint,
+                "context": ARM_CONTEXT,
                 "episode_seed": EVALUATION_SEED,
             },
             wall_seconds=round(time.perf_counter() - began, 1),
@@ -266,6 +320,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--run-dir", type=Path, default=Path("runs/films"))
     parser.add_argument("--scripts", action="store_true", help="films of the Panda's scripts")
+    parser.add_argument("--arm", action="store_true", help="films of the Panda's agents")
     parser.add_argument(
         "--thumbnails", metavar="BENCHMARK", help="films of the episodes of its stored embeddings"
     )
@@ -273,6 +328,8 @@ def main() -> None:
     torch.set_num_threads(1)
     if arguments.scripts:
         film_scripts()
+    elif arguments.arm:
+        film_arm()
     elif arguments.thumbnails:
         film_pictured_episodes(arguments.thumbnails)
     else:
