@@ -147,6 +147,35 @@ def test_the_recipe_is_as_the_text_says():
         assert config.updates_at_once == 4 and recipe("sami/Hopper-v0", method).updates_at_once == 1
 
 
+def test_every_agent_plays_twenty_episodes_in_every_task():
+    agents = load_table("results/panda.parquet")
+    counts = agents.groupby(["method", "seed", "split", "context"]).size()
+    assert set(counts) == {20}
+    assert (counts.groupby(["method", "seed"]).size() == 20).all()
+    scripts = load_table("results/panda_scripts.parquet")
+    starts = scripts.groupby(["context", "episode"])["episode_seed"].first()
+    played = agents.groupby(["context", "episode"])["episode_seed"].first()
+    assert (starts.loc[played.index] == played).all()  # "in the same episodes"
+
+
+def test_curves_rise_as_the_figure_says():
+    curves = load_table("curves/panda.parquet")
+    curves = curves[curves["env_steps"] > recipe(ID).warmup_steps]
+    share = curves["env_steps"] / curves["env_steps"].max()
+    first = curves[share <= 0.2].groupby("method")["success"].mean()
+    last = curves[share > 0.9].groupby("method")["success"].mean()
+    assert first.between(0.4, 0.65).all() and last.between(0.8, 0.95).all()
+
+
+def test_the_filmed_agents_succeed_without_lifting():
+    agents = load_table("results/panda.parquet")
+    context = agents["context"] == '{"mass": 30, "friction": 0.1}'
+    filmed = agents[context & (agents["episode"] == 0) & (agents["seed"] == 0)]
+    filmed = filmed[filmed["method"].isin(["sac", "satesac"])]
+    assert len(filmed) == 2 and filmed["success"].all() and set(filmed["skill"]) == {"push"}
+    assert set(agents[context]["split"]) <= {"moderate", "extreme"}  # "was not trained"
+
+
 def test_films_show_what_their_captions_say():
     """Replays the filmed episodes; the captions are plain text."""
     pytest.importorskip("pybullet", reason="needs PyBullet (`make panda`)")
