@@ -32,15 +32,15 @@ def test_twenty_updates_give_the_librarys_weights(chapter):
     chapter["copy_weights"](plain, library)
     g = torch.Generator().manual_seed(1)
     for _ in range(20):
-        batch = Transitions(
-            observation=torch.randn(B, S, generator=g),
-            action=torch.rand(B, A, generator=g) * 2 - 1,
-            reward=torch.randn(B, generator=g),
-            next_observation=torch.randn(B, S, generator=g),
-            terminated=(torch.rand(B, generator=g) < 0.3).float(),
+        batch = (
+            torch.randn(B, S, generator=g),
+            torch.rand(B, A, generator=g) * 2 - 1,
+            torch.randn(B, generator=g),
+            torch.randn(B, S, generator=g),
+            (torch.rand(B, generator=g) < 0.3).float(),
         )
         plain.update(*batch)
-        library.update(batch)
+        library.update(Transitions(*batch))
 
     for k, network in enumerate((plain.q1, plain.q2)):
         linears = [layer for layer in network if hasattr(layer, "weight")]

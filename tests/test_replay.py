@@ -54,7 +54,8 @@ def test_samples_are_stored_transitions_and_never_cross_an_episode(
     stored = fill(replay, lengths, num_envs)
     assert int(replay.length.sum()) == len(stored)
     batch = replay.sample(200, torch.Generator().manual_seed(0))
-    for obs, action, reward, nxt, ended in zip(*batch, strict=True):
+    assert batch.shown is None  # a teacher is asked later
+    for obs, action, reward, nxt, ended in zip(*batch[:5], strict=True):
         _, expected_obs, t, expected_next, expected_end = stored[float(reward)]
         assert float(obs) == expected_obs
         assert float(nxt) == expected_next
