@@ -28,7 +28,7 @@ import argparse
 import json
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -149,27 +149,56 @@ def film_trained_policies(run_dir: Path) -> None:
 
 def film_scripts() -> None:
     for name, speed, context in SCRIPTED:
-        began = time.perf_counter()
-        act = partial(SCRIPTS[name], speed=speed)
-        env = gym.make(PANDA, render_mode="rgb_array", width=SIZE[0], height=SIZE[1])
-        frames = record_episode(env, act, seed=EVALUATION_SEED, options={"context": context})
-        env.close()
-        store_film(
-            film_name(f"panda_{name}{speed:g}".replace(".", "p"), context),
-            frames,
-            env.metadata["render_fps"],
-            MOST_BYTES,
-            command=f"{COMMAND} --scripts",
-            config={
-                "env": PANDA,
-                "script": name,
-                "speed": speed,
-                "context": context,
-                "episode_seed": EVALUATION_SEED,
-            },
-            wall_seconds=round(time.perf_counter() - began, 1),
-            directory=VIDEOS,
+        film_panda(
+            f"panda_{name}{speed:g}".replace(".", "p"),
+            panda(),
+            partial(SCRIPTS[name], speed=speed),
+            context,
+            option="--scripts",
+            acting={"script": name, "speed": speed},
         )
+
+
+def film_arm() -> None:
+    for method in ARM:
+        checkpoint = f"checkpoints/panda/{method}/seed0.safetensors"
+        env = Deployed(panda(), FrozenPolicy(load_bytes(checkpoint)))
+        film_panda(
+            f"panda_{method}",
+            env,
+            env.act,
+            ARM_CONTEXT,
+            option="--arm",
+            acting={"checkpoint": checkpoint},
+        )
+
+
+def panda() -> gym.Env:
+    return gym.make(PANDA, render_mode="rgb_array", width=SIZE[0], height=SIZE[1])
+
+
+def film_panda(
+    name: str,
+    env: gym.Env,
+    act: Callable[[NDArray[np.floating]], NDArray[np.floating]],
+    context: Mapping[str, float],
+    option: str,
+    acting: dict[str, Any],
+) -> None:
+    """The first episode of an evaluation; ``acting`` tells the manifest what acts."""
+    began = time.perf_counter()
+    frames = record_episode(env, act, seed=EVALUATION_SEED, options={"context": context})
+    env.close()
+    store_film(
+        film_name(name, context),
+        frames,
+        env.metadata["render_fps"],
+        MOST_BYTES,
+        command=f"{COMMAND} {option}",
+        config={"env": PANDA} | acting | {"context": context, "episode_seed": EVALUATION_SEED},
+        wall_seconds=round(time.perf_counter() - began, 1),
+        directory=VIDEOS,
+    )
 
 
 class Deployed(gym.Wrapper):
@@ -192,32 +221,6 @@ class Deployed(gym.Wrapper):
 
     def act(self, observation: NDArray[np.floating]) -> NDArray[np.float32]:
         return self.policy.act(observation[None], deterministic=True)[0]
-
-
-def film_arm() -> None:
-    for method in ARM:
-        began = time.perf_counter()
-        checkpoint = f"checkpoints/panda/{method}/seed0.safetensors"
-        env = gym.make(PANDA, render_mode="rgb_array", width=SIZE[0], height=SIZE[1])
-        deployed = Deployed(env, FrozenPolicy(load_bytes(checkpoint)))
-        frames = record_episode(
-            deployed, deployed.act, seed=EVALUATION_SEED, options={"context": ARM_CONTEXT}
-        )
-        env.close()
-        store_film(
-            film_name(f"panda_{method}", ARM_CONTEXT),
-            frames,
-            env.metadata["render_fps"],
-            MOST_BYTES,
-            command=f"{COMMAND} --arm",
-            config={
-                "checkpoint": checkpoint,
-                "context": ARM_CONTEXT,
-                "episode_seed": EVALUATION_SEED,
-            },
-            wall_seconds=round(time.perf_counter() - began, 1),
-            directory=VIDEOS,
-        )
 
 
 # ---------------------------------------------------------------------- chapter 13
