@@ -76,6 +76,7 @@ KEPT = Path("runs") / "embeddings_study"
 CUBE_STEPS = (0, 1, 2, 4, 6, 8, 12, 20, 40)
 SECOND_TRIAL_STEPS = (39, 40, 44, 60)
 ROBOT_STEPS = (0, 10, 50, 200, 1000)
+ARM_STEPS = (0, 5, 10, 20, 30, 40, 50)
 
 Row = dict[str, Any]
 Array = NDArray[Any]
@@ -126,6 +127,7 @@ STUDIES = {
             4,
             "crippledhopper",
         ),
+        Study("panda", "sami/Panda-v0", ("train", "moderate", "extreme"), 20, 100, "panda"),
     )
 }
 
@@ -259,10 +261,7 @@ def cube_numbers(
     held_out = np.array(rank_of_task)[task]
 
     kept = episode < study.episodes
-    played = Trajectories(
-        *(x[kept] for x in all_played[:4]),
-        {name: x[kept] for name, x in all_played.final_info.items()},
-    )
+    played = part_of(all_played, kept)
     measure_cube(
         table,
         {
@@ -457,7 +456,93 @@ def shares(table: Table, source: str, x: Array, task: Array, step: int) -> None:
         table.add(source, "share of variance", part / total, step, group)
 
 
-# ---------------------------------------------------------------------- both
+# ---------------------------------------------------------------------- the arm
+
+
+def arm_numbers(
+    study: Study, policy: FrozenPolicy, table: Table, seed: int, draw: bool
+) -> pd.DataFrame | None:
+    """As :func:`cube_numbers`, for an arm whose episodes are labelled with the skill they used."""
+    tasks = study.contexts()
+    each = study.pictured if draw else study.episodes
+    task = np.repeat(np.arange(len(tasks)), each)
+    episode = np.tile(np.arange(each), len(tasks))
+    contexts = [tasks[i][1] for i in task]
+    all_played = record(policy, study.env, contexts, (EVALUATION_SEED + episode).tolist())
+    all_skill = all_played.final_info["skill"].astype(str)
+
+    kept = episode < study.episodes
+    played = part_of(all_played, kept)
+    measure_arm(
+        table,
+        {
+            "c": played.embedding,
+            "s": played.observation,
+            "untrained": untrained(policy.agent, played, seed),
+        },
+        task=task[kept],
+        episode=episode[kept],
+        skill=all_skill[kept],
+        features={
+            f"log {name}": np.log([c[name] for c, k in zip(contexts, kept, strict=True) if k])
+            for name in ("mass", "friction")
+        },
+    )
+
+    end = played.reward.shape[1]
+    c = all_played.embedding[:, -1].astype(np.float64)
+    few = episode < UMAP_EPISODES
+    labels = {"skill used": all_skill[few], "task": task[few]}
+    drawn = picture_numbers(table, c[few], labels, UMAP_SEEDS if draw else [0], end)
+    if not draw:
+        return None
+    frame = embeddings_table(tasks, task, episode, all_played).assign(
+        skill=all_skill, success=all_played.final_info["success"].astype(bool)
+    )
+    add_coordinates(frame, few, drawn)
+    add_pictures(table, frame, c, {"skill used": all_skill, "task": task}, end)
+    return frame
+
+
+def measure_arm(
+    table: Table,
+    sources: dict[str, Array],
+    *,
+    task: Array,
+    episode: Array,
+    skill: Array,
+    features: dict[str, Array],
+) -> None:
+    """The task and its features at every time, with starts and with tasks held out; and skills."""
+    end = sources["c"].shape[1] - 1
+    for source, x in sources.items():
+        for t in ARM_STEPS:
+            table.add(source, "task", probe_labels(x[:, t], task, episode).score, t)
+            for name, y in features.items():
+                table.add(source, f"R², {name}", probe_values(x[:, t], y, task).score, t)
+        last = x[:, end]
+        probe = probe_labels(last, skill, task)
+        table.add(source, "skill used", probe.score, end)
+        table.add(source, "skill used, chance", probe.chance, end)
+        space = scaled(x)[:, end] if source == "s" else last
+        for label, y in (("skill used", skill), ("task", task)):
+            table.add(source, f"silhouette, {label}", silhouette(space, y), end)
+            table.add(source, f"clusters and {label}", cluster_agreement(space, y, seed=0), end)
+        if source != "s":
+            fit = LinearRegression().fit(sources["s"][:, end], last)
+            table.add(source, "told by s", fit.score(sources["s"][:, end], last), end)
+    path_numbers(table, sources | {"s": scaled(sources["s"])}, skill, list(range(end + 1)))
+
+
+# ---------------------------------------------------------------------- all
+
+
+def part_of(played: Trajectories, rows: Array) -> Trajectories:
+    """Some of the episodes."""
+    return Trajectories(
+        *(x[rows] for x in played[:4]),
+        {name: x[rows] for name, x in played.final_info.items()},
+    )
 
 
 def embeddings_table(
@@ -505,7 +590,7 @@ def one_policy(study: Study, method: str, seed: int, checkpoint: str) -> Measure
     torch.set_num_threads(1)
     table = Table(benchmark=study.benchmark, method=method, seed=seed)
     policy = FrozenPolicy(load_bytes(checkpoint), seed)
-    measure = cube_numbers if study.name == "cubemove" else robot_numbers
+    measure = {"cubemove": cube_numbers, "panda": arm_numbers}.get(study.name, robot_numbers)
     with sklearn.config_context(skip_parameter_validation=True):  # faster on small tables
         frame = measure(study, policy, table, seed, draw=seed == PICTURE_SEED)
     if frame is not None:
@@ -547,7 +632,7 @@ def run(study: Study, workers: int) -> None:
             "picture_seed": PICTURE_SEED,
             "umap_episodes_per_task": UMAP_EPISODES,
             "radius": RADIUS,
-            "smoothing": 1 if study.name == "cubemove" else SMOOTHING,
+            "smoothing": 1 if study.name in ("cubemove", "panda") else SMOOTHING,
             "umap": {"neighbors": 15, "min_dist": 0.1, "version": version("umap-learn")},
             "tsne": {"perplexity": 30, "sklearn": sklearn.__version__},
         },
