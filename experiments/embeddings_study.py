@@ -66,7 +66,7 @@ PICTURE_SEED = 0
 
 UMAP_SEEDS = range(5)
 UMAP_EPISODES = 10
-"""Of each task, in the pictures that are drawn again and again."""
+"""Of each CubeMove task, in the pictures that are drawn again and again; elsewhere, all are."""
 RADIUS = 0.25
 """A path has settled within this share of the mean distance between two episodes' ends."""
 SMOOTHING = 50
@@ -127,7 +127,7 @@ STUDIES = {
             4,
             "crippledhopper",
         ),
-        Study("panda", "sami/Panda-v0", ("train", "moderate", "extreme"), 20, 100, "panda"),
+        Study("panda", "sami/Panda-v0", ("train", "moderate", "extreme"), 20, 20, "panda"),
     )
 }
 
@@ -261,7 +261,10 @@ def cube_numbers(
     held_out = np.array(rank_of_task)[task]
 
     kept = episode < study.episodes
-    played = part_of(all_played, kept)
+    played = Trajectories(
+        *(x[kept] for x in all_played[:4]),
+        {name: x[kept] for name, x in all_played.final_info.items()},
+    )
     measure_cube(
         table,
         {
@@ -462,87 +465,52 @@ def shares(table: Table, source: str, x: Array, task: Array, step: int) -> None:
 def arm_numbers(
     study: Study, policy: FrozenPolicy, table: Table, seed: int, draw: bool
 ) -> pd.DataFrame | None:
-    """As :func:`cube_numbers`, for an arm whose episodes are labelled with the skill they used."""
+    """As :func:`robot_numbers`, for an arm whose episodes are labelled with the skill they used."""
     tasks = study.contexts()
-    each = study.pictured if draw else study.episodes
-    task = np.repeat(np.arange(len(tasks)), each)
-    episode = np.tile(np.arange(each), len(tasks))
+    task = np.repeat(np.arange(len(tasks)), study.episodes)
+    episode = np.tile(np.arange(study.episodes), len(tasks))
     contexts = [tasks[i][1] for i in task]
-    all_played = record(policy, study.env, contexts, (EVALUATION_SEED + episode).tolist())
-    all_skill = all_played.final_info["skill"].astype(str)
-
-    kept = episode < study.episodes
-    played = part_of(all_played, kept)
-    measure_arm(
-        table,
-        {
-            "c": played.embedding,
-            "s": played.observation,
-            "untrained": untrained(policy.agent, played, seed),
-        },
-        task=task[kept],
-        episode=episode[kept],
-        skill=all_skill[kept],
-        features={
-            f"log {name}": np.log([c[name] for c, k in zip(contexts, kept, strict=True) if k])
-            for name in ("mass", "friction")
-        },
-    )
-
+    played = record(policy, study.env, contexts, (EVALUATION_SEED + episode).tolist())
+    sources = {
+        "c": played.embedding,
+        "s": played.observation,
+        "untrained": untrained(policy.agent, played, seed),
+    }
     end = played.reward.shape[1]
-    c = all_played.embedding[:, -1].astype(np.float64)
-    few = episode < UMAP_EPISODES
-    labels = {"skill used": all_skill[few], "task": task[few]}
-    drawn = picture_numbers(table, c[few], labels, UMAP_SEEDS if draw else [0], end)
-    if not draw:
-        return None
-    frame = embeddings_table(tasks, task, episode, all_played).assign(
-        skill=all_skill, success=all_played.final_info["success"].astype(bool)
-    )
-    add_coordinates(frame, few, drawn)
-    add_pictures(table, frame, c, {"skill used": all_skill, "task": task}, end)
-    return frame
-
-
-def measure_arm(
-    table: Table,
-    sources: dict[str, Array],
-    *,
-    task: Array,
-    episode: Array,
-    skill: Array,
-    features: dict[str, Array],
-) -> None:
-    """The task and its features at every time, with starts and with tasks held out; and skills."""
-    end = sources["c"].shape[1] - 1
+    skill = played.final_info["skill"].astype(str)
+    labels = {"skill used": skill, "task": task}
     for source, x in sources.items():
         for t in ARM_STEPS:
             table.add(source, "task", probe_labels(x[:, t], task, episode).score, t)
-            for name, y in features.items():
-                table.add(source, f"R², {name}", probe_values(x[:, t], y, task).score, t)
+            for name in ("mass", "friction"):
+                y = np.log([c[name] for c in contexts])
+                table.add(source, f"R², log {name}", probe_values(x[:, t], y, task).score, t)
         last = x[:, end]
         probe = probe_labels(last, skill, task)
         table.add(source, "skill used", probe.score, end)
         table.add(source, "skill used, chance", probe.chance, end)
         space = scaled(x)[:, end] if source == "s" else last
-        for label, y in (("skill used", skill), ("task", task)):
+        for label, y in labels.items():
             table.add(source, f"silhouette, {label}", silhouette(space, y), end)
             table.add(source, f"clusters and {label}", cluster_agreement(space, y, seed=0), end)
         if source != "s":
-            fit = LinearRegression().fit(sources["s"][:, end], last)
-            table.add(source, "told by s", fit.score(sources["s"][:, end], last), end)
-    path_numbers(table, sources | {"s": scaled(sources["s"])}, skill, list(range(end + 1)))
+            fit = LinearRegression().fit(played.observation[:, end], last)
+            table.add(source, "told by s", fit.score(played.observation[:, end], last), end)
+    path_numbers(table, sources | {"s": scaled(played.observation)}, skill, list(range(end + 1)))
+
+    c = played.embedding[:, -1].astype(np.float64)
+    drawn = picture_numbers(table, c, labels, UMAP_SEEDS if draw else [0], end)
+    if not draw:
+        return None
+    frame = embeddings_table(tasks, task, episode, played).assign(
+        skill=skill, success=played.final_info["success"].astype(bool)
+    )
+    add_coordinates(frame, np.ones(len(c), bool), drawn)
+    add_pictures(table, frame, c, labels, end)
+    return frame
 
 
 # ---------------------------------------------------------------------- all
-
-
-def part_of(played: Trajectories, rows: Array) -> Trajectories:
-    """Some of the episodes."""
-    return Trajectories(
-        *(x[rows] for x in played[:4]),
-        {name: x[rows] for name, x in played.final_info.items()},
-    )
 
 
 def embeddings_table(
@@ -630,7 +598,9 @@ def run(study: Study, workers: int) -> None:
             "episodes_per_task": study.episodes,
             "pictured_per_task": study.pictured,
             "picture_seed": PICTURE_SEED,
-            "umap_episodes_per_task": UMAP_EPISODES,
+            "umap_episodes_per_task": min(UMAP_EPISODES, study.episodes)
+            if study.name == "cubemove"
+            else study.episodes,
             "radius": RADIUS,
             "smoothing": 1 if study.name in ("cubemove", "panda") else SMOOTHING,
             "umap": {"neighbors": 15, "min_dist": 0.1, "version": version("umap-learn")},

@@ -1,9 +1,10 @@
-"""The films of chapters 1 and 17, and the small ones behind the dots of chapter 13's pictures.
+"""The films of chapters 1 and 17, and the small ones behind the dots of pictures.
 
     python experiments/films.py                              # about 25 minutes on one core
     python experiments/films.py --scripts                                # half a minute
     python experiments/films.py --arm                                    # half a minute
     python experiments/films.py --thumbnails crippledhalfcheetah         # about 15 minutes
+    python experiments/films.py --thumbnails panda                       # about 10 minutes
 
 Without an option: one policy per body, the same policy under different features. Each policy is a
 context-free SAC trained on the training tasks of its body. The films and their posters go to
@@ -17,9 +18,9 @@ With ``--arm``: the Panda under the stored policies of two methods, in the same 
 
 With ``--thumbnails``: one film for each method and task of ``embeddings/<benchmark>.parquet``, in
 book/_static/thumbnails with its own manifest.json. It shows the end of the first episode that was
-recorded there, up to the step after which the embedding was kept, by the same stored policy. So
-that it is that very episode, all episodes are played again as they were recorded, side by side, and
-nothing is filmed unless every embedding comes out as it is stored.
+recorded there (of the Panda's nearly the whole), up to the step after which the embedding was kept,
+by the same stored policy. So that it is that very episode, all episodes are played again as they
+were recorded, side by side, and nothing is filmed unless every embedding comes out as it is stored.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ SCRIPTED = (  # the script, its speed, and the task
 ARM = ("sac", "satesac")  # seed 0 of each, in the first episode of an evaluation
 ARM_CONTEXT = {"mass": 30.0, "friction": 0.1}
 
-# Chapter 13
+# Chapters 13 and 17
 PICTURES = 24
 """Of a thumbnail, the last of them the state after the episode's last step."""
 MOST_BYTES_OF_A_THUMBNAIL = 30_000
@@ -223,7 +224,7 @@ class Deployed(gym.Wrapper):
         return self.policy.act(observation[None], deterministic=True)[0]
 
 
-# ---------------------------------------------------------------------- chapter 13
+# ---------------------------------------------------------------------- chapters 13 and 17
 
 
 class EndlessFloor(gym.Wrapper):
@@ -259,9 +260,9 @@ class Replay:
 
 
 def film_the_end(
-    env: gym.Env, played: Trajectories, i: int, seed: int, context: Any
+    env: gym.Env, played: Trajectories, i: int, seed: int, context: Any, every: int
 ) -> list[Frame]:
-    """The last ``PICTURES`` states of one of the recorded episodes."""
+    """``PICTURES`` states, one in ``every``, at the end of one of the recorded episodes."""
     steps = played.action.shape[1]
     width, height = THUMBNAIL_SIZE
     frames = record_episode(
@@ -269,10 +270,11 @@ def film_the_end(
         Replay(played.observation[i], played.action[i]),
         seed=seed,
         options={"context": context},
-        start=steps + 1 - PICTURES,
+        start=steps - every * (PICTURES - 1),
+        every=every,
         size=(width, width * 3 // 4),
     )
-    return [frame[-height:] for frame in frames]  # what is above is sky
+    return [frame[-height:] for frame in frames]  # what is above is sky, or wall
 
 
 def film_pictured_episodes(benchmark: str) -> None:
@@ -280,8 +282,11 @@ def film_pictured_episodes(benchmark: str) -> None:
     table = load_table(name)
     origin = provenance(name)
     env_id, seed = origin["config"]["env"], origin["config"]["picture_seed"]
-    env = gym.make(env_id, render_mode="rgb_array", camera_name="track", width=480, height=360)
-    env = EndlessFloor(env)
+    camera = {"render_mode": "rgb_array", "width": 480, "height": 360}
+    if env_id == PANDA:
+        env, every = gym.make(env_id, **camera), 2  # nearly the whole episode
+    else:
+        env, every = EndlessFloor(gym.make(env_id, camera_name="track", **camera)), 1
     for method, rows in table.groupby("method", sort=False):
         began = time.perf_counter()
         checkpoint = f"checkpoints/{benchmark}/{method}/seed{seed}.safetensors"
@@ -298,11 +303,11 @@ def film_pictured_episodes(benchmark: str) -> None:
         recorded = time.perf_counter()
         for i in np.flatnonzero(rows["episode"] == 0).tolist():
             filmed = time.perf_counter()
-            frames = film_the_end(env, played, i, seeds[i], contexts[i])
+            frames = film_the_end(env, played, i, seeds[i], contexts[i], every)
             store_film(
                 film_name(f"{benchmark}_{method}", contexts[i]),
                 frames,
-                env.metadata["render_fps"],
+                env.metadata["render_fps"] / every,
                 MOST_BYTES_OF_A_THUMBNAIL,
                 command=f"{COMMAND} --thumbnails {benchmark}",
                 config={
@@ -312,6 +317,7 @@ def film_pictured_episodes(benchmark: str) -> None:
                     "episode_seed": seeds[i],
                     "episode_return": float(rows["episode_return"].iloc[i]),
                     "pictures": PICTURES,
+                    "every": every,
                 },
                 wall_seconds=round(recorded - began + time.perf_counter() - filmed, 1),
                 directory=THUMBNAILS,
