@@ -383,23 +383,32 @@ def measure_cube(
     path_numbers(table, paths, groups, list(range(end + 1)))
 
 
-# ---------------------------------------------------------------------- robots
+# ---------------------------------------------------------------------- robots and the arm
+
+
+def play_all(
+    study: Study, policy: FrozenPolicy, seed: int
+) -> tuple[list[tuple[str, dict[str, float]]], Array, Array, Trajectories, dict[str, Array]]:
+    """The tasks; each episode's task and number (N,); what happened; what is probed (N, T+1, D)."""
+    tasks = study.contexts()
+    task = np.repeat(np.arange(len(tasks)), study.episodes)
+    episode = np.tile(np.arange(study.episodes), len(tasks))
+    seeds = (EVALUATION_SEED + episode).tolist()
+    played = record(policy, study.env, [tasks[i][1] for i in task], seeds)
+    sources = {
+        "c": played.embedding,
+        "s": played.observation,
+        "untrained": untrained(policy.agent, played, seed),
+    }
+    return tasks, task, episode, played, sources
 
 
 def robot_numbers(
     study: Study, policy: FrozenPolicy, table: Table, seed: int, draw: bool
 ) -> pd.DataFrame | None:
     """As :func:`cube_numbers`, for a body that walks and has no labelled skills."""
-    tasks = study.contexts()
-    task = np.repeat(np.arange(len(tasks)), study.episodes)
-    episode = np.tile(np.arange(study.episodes), len(tasks))
+    tasks, task, episode, played, sources = play_all(study, policy, seed)
     contexts = [tasks[i][1] for i in task]
-    played = record(policy, study.env, contexts, (EVALUATION_SEED + episode).tolist())
-    sources = {
-        "c": played.embedding,
-        "s": played.observation,
-        "untrained": untrained(policy.agent, played, seed),
-    }
     end = played.reward.shape[1]
     starts = min(5, study.episodes)  # folds where starts are held out
     features = {
@@ -459,23 +468,12 @@ def shares(table: Table, source: str, x: Array, task: Array, step: int) -> None:
         table.add(source, "share of variance", part / total, step, group)
 
 
-# ---------------------------------------------------------------------- the arm
-
-
 def arm_numbers(
     study: Study, policy: FrozenPolicy, table: Table, seed: int, draw: bool
 ) -> pd.DataFrame | None:
     """As :func:`robot_numbers`, for an arm whose episodes are labelled with the skill they used."""
-    tasks = study.contexts()
-    task = np.repeat(np.arange(len(tasks)), study.episodes)
-    episode = np.tile(np.arange(study.episodes), len(tasks))
+    tasks, task, episode, played, sources = play_all(study, policy, seed)
     contexts = [tasks[i][1] for i in task]
-    played = record(policy, study.env, contexts, (EVALUATION_SEED + episode).tolist())
-    sources = {
-        "c": played.embedding,
-        "s": played.observation,
-        "untrained": untrained(policy.agent, played, seed),
-    }
     end = played.reward.shape[1]
     skill = played.final_info["skill"].astype(str)
     labels = {"skill used": skill, "task": task}
