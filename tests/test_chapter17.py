@@ -6,6 +6,7 @@ import pytest
 import torch
 from notebook_cells import tagged_cells
 
+from sami_tutorial import figures
 from sami_tutorial.envs import SPLITS, get_task, task_sets
 from sami_tutorial.hindsight import relabel
 from sami_tutorial.results import load_table, provenance
@@ -165,6 +166,93 @@ def test_curves_rise_as_the_figure_says():
     first = curves[share <= 0.2].groupby("method")["success"].mean()
     last = curves[share > 0.9].groupby("method")["success"].mean()
     assert first.between(0.4, 0.65).all() and last.between(0.8, 0.95).all()
+
+
+def by_seed(name: str) -> pd.Series:
+    return (
+        load_table(f"results/{name}.parquet").groupby(["method", "split", "seed"])["success"].mean()
+    )
+
+
+def test_parts_of_the_recipe_are_worth_what_the_text_says():
+    """Without a teacher only luck succeeds; imitation is needed to the end; hindsight helps."""
+    whole, without = by_seed("panda").loc["sac"].loc["train", :2], by_seed("panda_recipe")
+    scripts = load_table("results/panda_scripts.parquet")
+    unmoved = scripts[(scripts["script"] == "push") & (scripts["speed"] == 0.2)]
+    unmoved = unmoved[unmoved["context"] == '{"mass": 30, "friction": 30}']
+    luck = unmoved[unmoved["episode"] < 20]["success"].mean()
+    assert (without.loc["no_teacher"] == luck).all()
+    for part in ("tries_only", "imitation_fades"):
+        assert without.loc[part, "train"].max() < whole.min() - 0.2
+    assert 0.05 < whole.mean() - without.loc["no_hindsight", "train"].mean() < 0.15
+
+
+def test_what_imitation_has_built_falls_when_it_ends():
+    config = provenance("results/panda_recipe.parquet")["config"]["methods"]["imitation_fades"]
+    assert config["imitation_steps"] == recipe(ID).imitation_steps == 50_000
+    assert config["imitation_left"] == 0
+    curves = load_table("curves/panda_recipe.parquet")
+    curves = curves[curves["method"] == "imitation_fades"]
+    steps = curves["env_steps"]
+
+    def mean(first: int, last: int) -> float:
+        return curves[(steps > first) & (steps <= last)]["success"].mean()
+
+    assert mean(60_000, 80_000) < mean(80_000, 100_000) < mean(30_000, 50_000) - 0.2
+
+
+def test_the_oracle_is_last_beyond_its_tasks():
+    agents = load_table("results/panda.parquet")
+    means = agents.groupby(["split", "method"])["success"].mean()
+    assert means["extreme"].idxmin() == "oracle"
+    behind = means[:, "sac"] - means[:, "oracle"]
+    assert behind["extreme"] > 2 * max(behind["train"], behind["moderate"])
+
+
+def test_pairs_are_as_the_text_says():
+    success = pd.concat([by_seed("panda"), by_seed("panda_controls")]).sort_index()
+
+    def interval(a: str, b: str, split: str) -> tuple[float, float]:
+        gains = (success[a, split] - success[b, split]).to_numpy()
+        return figures.interval(gains, np.random.default_rng(0))
+
+    for split in SPLITS:  # "TESAC is not above SAC anywhere"
+        assert interval("tesac", "sac", split)[0] < 0
+    for a, b in (("tesac", "random"), ("satesac", "shuffled_ranks")):
+        assert interval(a, b, "train")[0] > -0.01  # "seem"
+        assert all(interval(a, b, split)[0] < 0 < interval(a, b, split)[1] for split in SPLITS[1:])
+    assert interval("random", "sac", "train")[1] < 0.01
+
+
+def test_trained_contexts_tell_no_more_than_untrained_ones():
+    known = load_table("results/embeddings_panda.parquet")
+    known = known[known["group"] == "all"]
+    means = known.groupby(["measure", "source", "step", "method"])["value"].mean()
+    for measure, margin in (("task", 0.02), ("R², log mass", 0.1), ("R², log friction", 0.1)):
+        for step in (10, 20, 30, 40, 50):
+            assert (means[measure, "c", step] < means[measure, "untrained", step] + margin).all()
+    assert (means["R², log mass", "s", 10] > 0.25).all()
+    assert means["R², log friction"].max() < 0.1
+    assert (means["skill used", "c", 50] < means["skill used", "untrained", 50] + 0.05).all()
+
+
+def test_contrasts_learned_what_the_text_says():
+    """CCM's finds its key as often as by guessing; SaTESAC's tells good from bad."""
+    curves = load_table("curves/panda.parquet")
+    late = curves[curves["env_steps"] > 80_000]
+    accuracy = late.groupby(["method", "seed"])["held_out_accuracy"].mean()
+    low, high = figures.interval(accuracy["ccm"].to_numpy(), np.random.default_rng(0))
+    assert low < 1 / 13 < high
+    assert accuracy["satesac"].min() > 2 / 13
+    assert recipe(ID, "ccm").context.contrast_batch == 12
+
+
+def test_the_picture_shows_one_policy_of_each_method():
+    drawn = load_table("embeddings/panda.parquet")
+    assert drawn.groupby("method")["seed"].nunique().to_dict() == dict.fromkeys(
+        ("tesac", "ccm", "satesac", "saccm"), 1
+    )
+    assert (drawn.groupby(["method", "context"])["episode"].min() == 0).all()  # which is filmed
 
 
 def test_the_filmed_agents_succeed_without_lifting():
