@@ -120,6 +120,24 @@ def test_the_critics_loss_moves_the_encoder_and_the_actors_does_not():
     assert torch.equal(flat(agent.encoder), moved)
 
 
+def test_in_an_update_the_actor_is_given_c_as_a_constant():
+    """No step would move the encoder anyway, but nothing may ask autograd for a way to it."""
+    agent, given = agent_of("satesac"), []
+
+    def watched(original):
+        def call(observation, *rest):
+            given.append(observation)
+            return original(observation, *rest)
+
+        return call
+
+    agent.actor_loss, agent.unlikeness = watched(agent.actor_loss), watched(agent.unlikeness)
+    batch = episodes(8, 0)._replace(shown=torch.zeros(8, T, A))
+    agent.update(batch, 32, contrast_of(), imitation=0.5)
+    assert [x.shape for x in given] == [(32, S + SMALL.embedding_dim)] * 2
+    assert not any(x.requires_grad for x in given)
+
+
 def test_update_is_its_parts_in_order():
     """Steps by hand, with the same random numbers, give the same weights."""
     agent = agent_of("satesac", ContextConfig(hidden=8, embedding_dim=3, contrast_weight=0.7))
@@ -187,6 +205,7 @@ def test_imitation_moves_the_actor_alone_and_only_where_something_is_shown(windo
 
 def test_a_frozen_encoder_stays_as_it_was_born():
     agent = agent_of(train_encoder=False)
+    assert not any(p.requires_grad for p in agent.encoder.parameters())  # no way back is kept
     start = flat(agent.encoder), flat(agent.critic)
     agent.update(episodes(8, 0), 64)
     assert torch.equal(flat(agent.encoder), start[0])

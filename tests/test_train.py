@@ -135,6 +135,18 @@ def test_nan_stops_training_and_names_the_last_good_checkpoint(tmp_path, monkeyp
         train(config, progress=False)
 
 
+def test_a_loss_that_explodes_stops_training_before_it_is_infinite(monkeypatch):
+    """Rewards a hundred thousand times too large: squared errors of 1e10, all of them finite."""
+    update = SAC.update
+
+    def inflated(self, batch, *arguments):
+        return update(self, batch._replace(reward=1e5 * batch.reward), *arguments)
+
+    monkeypatch.setattr(SAC, "update", inflated)
+    with pytest.raises(TrainingDiverged, match=r"critic_loss is \d.* after 160 environment steps"):
+        train(small(), progress=False)
+
+
 def test_exploding_weights_are_not_saved(tmp_path):
     def spoil(run):
         with torch.no_grad():

@@ -6,6 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from sami_tutorial.context_sac import ContextConfig, ContextSAC
 from sami_tutorial.contrastive import sance
@@ -82,6 +84,59 @@ def test_only_full_windows_are_sampled_each_as_often():
     assert sorted(seen.tolist()) == sorted(everything)
     # Eight windows, 1000 draws each: five standard deviations are 148.
     assert (counts - 1000).abs().max() < 148
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    num_envs=st.integers(1, 3),
+    window=st.integers(1, 3),
+    per_episode=st.integers(1, 3),
+    capacity=st.integers(1, 40),
+    data=st.data(),
+)
+def test_sampled_windows_never_cross_an_episode_or_the_write_head(
+    num_envs, window, per_episode, capacity, data
+):
+    """Every number says its episode and its time: 100 times the episode, plus the time."""
+    horizon = window * per_episode
+    lengths = data.draw(st.lists(st.integers(1, horizon), min_size=1, max_size=8))
+    replay = Replay(capacity, num_envs, horizon, 1, 1, 1, window=window, memory_dim=1)
+    for number, length in enumerate(lengths):
+        episode = np.arange(num_envs, dtype=np.float32)[:, None] + number * num_envs
+        replay.start_episodes(100 * episode, episode)
+        for t in range(length):
+            now = 100 * episode + t
+            if t % window == 0:
+                replay.remember((torch.from_numpy(now), -torch.from_numpy(now)))
+            replay.add(now + 0.25, now[:, 0] + 0.5, now + 1, np.full(num_envs, t == length - 1))
+    rounds = len(replay.length) // num_envs
+    ends = {
+        number * num_envs + i: length
+        for number, length in list(enumerate(lengths))[-rounds:]
+        for i in range(num_envs)
+    }
+    stored = {(e, w) for e, length in ends.items() for w in range(length // window)}
+    if not stored:
+        with pytest.raises(ValueError, match="no full window"):
+            replay.sample_windows(1, generator())
+        return
+    batch = replay.sample_windows(100, generator())
+    assert batch.mask.all()
+    for i in range(100):
+        e = int(batch.context[i])
+        first = int(batch.observation[i, 0]) - 100 * e
+        assert first % window == 0 and (e, first // window) in stored
+        times = 100.0 * e + first + torch.arange(window + 1)
+        assert torch.equal(batch.observation[i, :, 0], times)
+        assert torch.equal(batch.action[i, :, 0], times[:-1] + 0.25)
+        assert torch.equal(batch.reward[i], times[:-1] + 0.5)
+        last = [t == ends[e] - 1 for t in range(first, first + window)]
+        assert batch.terminated[i].bool().tolist() == last
+        before = times[0] - 1 if first else None
+        assert batch.start.action[i].item() == (0 if before is None else before + 0.25)
+        assert batch.start.reward[i].item() == (0 if before is None else before + 0.5)
+        hidden, cell = (each[i].item() for each in batch.start.memory)
+        assert hidden == times[0] and cell == -times[0]
 
 
 def test_no_window_yet_and_windows_that_do_not_fit():
