@@ -74,6 +74,8 @@ BAD_ARGUMENTS = [
     ([*SWEEP, "--together", "0"], "argument --together: '0' is out of place"),
     ([*TRAIN, "--steps", "0"], "argument --steps: '0' is out of place; give a positive integer"),
     ([*TRAIN, "--steps", "1e5"], "give a positive integer"),
+    ([*TRAIN, "--device", "abacus"], "device is 'abacus', but PyTorch cannot use it"),
+    ([*SWEEP, "--device", "cuda:99"], "device is 'cuda:99', but PyTorch cannot use it"),
     ([*TRAIN, "--steps", "100"], "give more steps"),
     ([*TRAIN, "--steps"], "argument --steps: expected one argument"),
     ([*TRAIN, "--seed", "-1"], "give an integer from 0 up"),

@@ -98,8 +98,8 @@ def test_a_member_without_trajectories_to_compare_waits_for_none(monkeypatch):
 
     init = Run.__init__
 
-    def patched(run, settings):
-        init(run, settings)
+    def patched(run, *arguments):
+        init(run, *arguments)
         run.contrast = late(run)
 
     monkeypatch.setattr(Run, "__init__", patched)

@@ -66,7 +66,7 @@ def save_checkpoint(
             is untouched then.
     """
     temporary = path.with_suffix(".tmp")
-    whole = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+    whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     metadata = {"config": config, "counters": json.dumps(counters)}
     metadata["digest"] = _digest(whole, metadata)
     try:
@@ -143,7 +143,7 @@ def _digest(tensors: dict[str, Tensor], metadata: dict[str, str]) -> str:
 
 def policy_bytes(policy: nn.Module, config: str) -> bytes:
     """The weights of a finished policy as a small safetensors file that carries its config."""
-    weights = {name: value.detach().contiguous() for name, value in policy.state_dict().items()}
+    weights = {n: value.detach().cpu().contiguous() for n, value in policy.state_dict().items()}
     return save(weights, metadata={"config": config})
 
 

@@ -18,6 +18,7 @@ from sami_tutorial import bench
 from sami_tutorial import sweep as sweeps
 from sami_tutorial.agents import METHODS
 from sami_tutorial.checkpoint import CheckpointWarning
+from sami_tutorial.device import usable
 from sami_tutorial.envs import SPLITS, TASKS
 from sami_tutorial.files import write_whole
 from sami_tutorial.lock import RunDirBusy
@@ -99,6 +100,12 @@ def parser() -> argparse.ArgumentParser:
         metavar="S",
         help="least time between two checkpoints (default 60)",
     )
+    one.add_argument(
+        "--device",
+        default="cpu",
+        metavar="D",
+        help="where the networks compute: cpu (default), cuda, cuda:1, ..",
+    )
     one.set_defaults(run=run_train)
 
     two = commands.add_parser(
@@ -170,6 +177,12 @@ def parser() -> argparse.ArgumentParser:
     )
     three.add_argument(
         "--run-dir", type=Path, metavar="DIR", help="where the runs go (default: runs/<FILE>)"
+    )
+    three.add_argument(
+        "--device",
+        default="cpu",
+        metavar="D",
+        help="where the networks compute: cpu (default), cuda, cuda:1, ..",
     )
     three.set_defaults(run=run_the_sweep)
 
@@ -304,13 +317,17 @@ def run_train(arguments: argparse.Namespace) -> int:
                 f"leave it out, or choose one of {RANKED}"
             )
         config = replace(config, context=replace(config.context, shuffle_returns=True))
+    settings = {
+        "checkpoint_seconds": arguments.checkpoint_seconds,
+        "device": arguments.device,
+    }
     if arguments.seeds is None:
-        train(config, arguments.run_dir, checkpoint_seconds=arguments.checkpoint_seconds)
+        train(config, arguments.run_dir, **settings)
     else:
         train_together(
             [replace(config, seed=seed) for seed in arguments.seeds],
             [arguments.run_dir / f"seed{seed}" for seed in arguments.seeds],
-            checkpoint_seconds=arguments.checkpoint_seconds,
+            **settings,
         )
     return 0
 
@@ -338,7 +355,8 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
 
 def run_the_sweep(arguments: argparse.Namespace) -> int:
     run_dir = arguments.run_dir or Path("runs") / arguments.file.stem
-    jobs = read_sweep(arguments.file, run_dir)
+    usable(arguments.device)
+    jobs = [replace(job, device=arguments.device) for job in read_sweep(arguments.file, run_dir)]
     errors = run_sweep(
         jobs,
         backend=arguments.backend,

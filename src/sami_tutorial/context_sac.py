@@ -142,7 +142,8 @@ class EpisodeMemory:
         """A new episode starts in every environment: (N, S)."""
         num_envs = len(observation)
         self._memory = self.encoder.initial_memory(num_envs)
-        self.observe(torch.zeros(num_envs, self.action_dim), torch.zeros(num_envs), observation)
+        no_action = observation.new_zeros(num_envs, self.action_dim)
+        self.observe(no_action, observation.new_zeros(num_envs), observation)
 
     @torch.inference_mode()
     def observe(self, action: Tensor, reward: Tensor, observation: Tensor) -> None:
@@ -200,18 +201,15 @@ class ContextSAC(SAC):
         self.memory = EpisodeMemory(self.encoder, action_dim)
 
     def begin(self, observation: np.ndarray) -> None:
-        self.memory.begin(self._seen(observation))
+        self.memory.begin(self.seen_now(observation))
 
     def observe(self, action: np.ndarray, reward: np.ndarray, observation: np.ndarray) -> None:
-        self.memory.observe(_tensor(action), _tensor(reward), self._seen(observation))
+        self.memory.observe(self.tensor(action), self.tensor(reward), self.seen_now(observation))
 
     def act(self, observation: np.ndarray, deterministic: bool = False) -> np.ndarray:
         """Actions in [-1, 1] from the observation and the episode so far: (N, S) -> (N, A)."""
-        seen = self.memory.append_to(self._seen(observation))
+        seen = self.memory.append_to(self.seen_now(observation))
         return self.actor.act(seen, self.generator, deterministic)
-
-    def _seen(self, observation: np.ndarray) -> Tensor:
-        return self.standardize(_tensor(observation))
 
     def policy(self) -> nn.ModuleDict:
         return nn.ModuleDict({**super().policy(), "encoder": self.encoder})
@@ -287,7 +285,8 @@ class ContextSAC(SAC):
         def drawn(generator: torch.Generator, mask: Tensor) -> Tensor:
             # Only steps that were taken are drawn, so nothing of the padding enters a loss.
             taken = mask.flatten().nonzero().squeeze(-1)
-            return taken[torch.randint(len(taken), (batch_size,), generator=generator)]
+            chosen = torch.randint(len(taken), (batch_size,), generator=generator)
+            return taken[chosen.to(taken.device)]
 
         index = per_member(drawn, self.generator, episodes.mask)  # (B,)
         return Transitions(
@@ -334,12 +333,11 @@ class ContextSAC(SAC):
         def drawn(generator: torch.Generator) -> Tensor:
             return torch.randint(1, horizon + 1, (), generator=generator)
 
+        steps = None
         if batch.query.start is None:
             steps = per_member(drawn, self.generator)
-        else:
-            steps = torch.tensor(horizon)
-            if self.context.contrast_start == "zero":
-                batch = batch.without_start()
+        elif self.context.contrast_start == "zero":
+            batch = batch.without_start()
         query = self.embed(self.encoder, batch.query, steps)  # (P, D)
         with torch.no_grad():
             positive = self.embed(self.momentum_encoder, batch.positive, steps)  # (P, D)
@@ -350,17 +348,19 @@ class ContextSAC(SAC):
 
         return per_member(contrast, self.generator, query, positive, negatives, batch.reward_gap)
 
-    def embed(self, encoder: nn.Module, episodes: Episodes, steps: Tensor) -> Tensor:
-        """c after that many steps, () or one number for each member: (E, D)."""
-        longest = int(steps.max())
+    def embed(self, encoder: nn.Module, episodes: Episodes, steps: Tensor | None) -> Tensor:
+        """c after that many steps, () or one number for each member, or after all: (E, D)."""
+        longest = episodes.reward.shape[-1] if steps is None else int(steps.max())
         c = encoder(
             self.standardize(episodes.observation[..., : longest + 1, :]),
             episodes.action[..., :longest, :],
             episodes.reward[..., :longest],
             episodes.start,
         )  # (E, longest+1, D)
+        if steps is None:
+            return c[..., -1, :]
         index = steps.reshape(*steps.shape, *[1] * (c.ndim - steps.ndim))
-        return c.take_along_dim(index, dim=-2).squeeze(-2)
+        return c.take_along_dim(index.to(c.device), dim=-2).squeeze(-2)
 
     def contrast_of_keys(
         self, query: Tensor, positive: Tensor, negatives: Tensor, reward_gap: Tensor
@@ -382,10 +382,9 @@ class ContextSAC(SAC):
 
         Every embedding begins as when acting, whatever the settings of the contrast say.
         """
-        steps = torch.tensor(batch.query.reward.shape[-1])
-        query = self.embed(self.encoder, batch.query, steps)  # (Q, D)
-        positive = self.embed(self.momentum_encoder, batch.positive, steps)  # (Q, D)
-        negatives = self.embed(self.momentum_encoder, batch.negatives, steps)  # (Q * N, D)
+        query = self.embed(self.encoder, batch.query, None)  # (Q, D)
+        positive = self.embed(self.momentum_encoder, batch.positive, None)  # (Q, D)
+        negatives = self.embed(self.momentum_encoder, batch.negatives, None)  # (Q * N, D)
         negatives = negatives.unflatten(0, (len(query), -1))  # (Q, N, D)
         to_positive = (query * positive).sum(dim=-1)  # (Q,)
         to_negatives = (negatives @ query.unsqueeze(-1)).squeeze(-1)  # (Q, N)
@@ -409,7 +408,3 @@ class ContextSAC(SAC):
             for loss in (critic_loss, contrastive_loss)
         ]
         return lengths[0] / lengths[1]
-
-
-def _tensor(x: np.ndarray) -> Tensor:
-    return torch.as_tensor(x, dtype=torch.float32)

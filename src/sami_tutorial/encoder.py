@@ -96,7 +96,7 @@ class ContextEncoder(nn.Module):
 
     def initial_memory(self, num_envs: int) -> Memory:
         """Hidden and cell state at the start of an episode: zero."""
-        zeros = torch.zeros(num_envs, self.lstm.hidden_size)
+        zeros = self.head.weight.new_zeros(num_envs, self.lstm.hidden_size)
         return zeros, zeros
 
     def step(
@@ -224,7 +224,7 @@ class PEARLEncoder(nn.Module):
 
     def initial_memory(self, num_envs: int) -> Memory:
         """No votes yet, and no observation to start a transition from."""
-        zeros = torch.zeros(num_envs, self.embedding_dim)
+        zeros = next(self.parameters()).new_zeros(num_envs, self.embedding_dim)
         return zeros, zeros
 
     def step(

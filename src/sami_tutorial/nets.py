@@ -35,8 +35,13 @@ def per_member(function: Callable[..., Tensor], generator: Generators, *tensors:
 
 
 def normal(generator: torch.Generator, like: Tensor) -> Tensor:
-    """Standard normal numbers in the shape of a tensor."""
-    return torch.empty_like(like).normal_(generator=generator)
+    """Standard normal numbers in the shape of a tensor, and where it is.
+
+    They are drawn where the generator is, on the processor: the same numbers on every device.
+    """
+    return (
+        torch.empty_like(like, device=generator.device).normal_(generator=generator).to(like.device)
+    )
 
 
 class Linear(nn.Module):
@@ -200,7 +205,7 @@ class Actor(nn.Module):
     ) -> np.ndarray:
         """Actions in [-1, 1] for a batch of observations, outside training: (N, S) -> (N, A)."""
         action = self.mode(observation) if deterministic else self.sample(observation, generator)[0]
-        return action.numpy()
+        return action.cpu().numpy()
 
 
 def tanh_gaussian_log_prob(pre_tanh: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:

@@ -173,9 +173,16 @@ def read_manifest(directory: Path) -> dict[str, Any]:
     return json.loads(path.read_text()) if path.exists() else {"files": {}}
 
 
-def current_origin() -> dict[str, str]:
-    """The code and the machine that a run which begins now comes from."""
-    return {"commit": current_commit(), "hardware": hardware()}
+def current_origin(device: torch.device | None = None) -> dict[str, str]:
+    """The code and the machine that a run which begins now comes from.
+
+    Args:
+        device: where it computes, if not on the processor.
+    """
+    machine = hardware()
+    if device is not None and device.type == "cuda":
+        machine += f"; {torch.cuda.get_device_name(device)}"
+    return {"commit": current_commit(), "hardware": machine}
 
 
 def current_commit() -> str:

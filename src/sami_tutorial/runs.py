@@ -119,6 +119,7 @@ class Job:
         episodes: evaluation episodes per task.
         benchmark: what its tables are called.
         variant: what the run is called in them, in the column ``method``.
+        device: where its networks compute.
     """
 
     directory: Path
@@ -127,6 +128,7 @@ class Job:
     episodes: int
     benchmark: str
     variant: str
+    device: str = "cpu"
 
     @property
     def name(self) -> str:
@@ -141,14 +143,12 @@ class Job:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Job:
-        return cls(
-            directory=Path(values["directory"]),
-            config=TrainConfig.from_json(values["config"]),
-            splits=tuple(values["splits"]),
-            episodes=values["episodes"],
-            benchmark=values["benchmark"],
-            variant=values["variant"],
-        )
+        kept = {
+            "directory": Path(values["directory"]),
+            "config": TrainConfig.from_json(values["config"]),
+            "splits": tuple(values["splits"]),
+        }
+        return cls(**values | kept)
 
     def finished(self) -> bool:
         """Whether this very run has been trained and evaluated.
@@ -199,7 +199,9 @@ def complete(jobs: Sequence[Job]) -> None:
     Several are trained together, as a population.
     """
     directories = [job.directory for job in jobs]
-    trained = train_together([job.config for job in jobs], directories, progress=False)
+    trained = train_together(
+        [job.config for job in jobs], directories, progress=False, device=jobs[0].device
+    )
     for job, result in zip(jobs, trained, strict=True):
         job.keep(result)
 

@@ -127,8 +127,15 @@ class SAC(nn.Module):
 
     def act(self, observation: np.ndarray, deterministic: bool = False) -> np.ndarray:
         """Actions in [-1, 1] for a batch of observations: (N, S) -> (N, A)."""
-        batch = self.standardize(torch.as_tensor(observation, dtype=torch.float32))
-        return self.actor.act(batch, self.generator, deterministic)
+        return self.actor.act(self.seen_now(observation), self.generator, deterministic)
+
+    def seen_now(self, observation: np.ndarray) -> Tensor:
+        """Observations as the networks see them, where the networks are: (N, S)."""
+        return self.standardize(self.tensor(observation))
+
+    def tensor(self, x: np.ndarray) -> Tensor:
+        """An array of the environment's, where the networks are."""
+        return torch.as_tensor(x, dtype=torch.float32, device=self.log_temperature.device)
 
     def policy(self) -> nn.ModuleDict:
         """What acting needs, and nothing else: what is stored of a finished agent."""

@@ -37,6 +37,7 @@ from sami_tutorial.checkpoint import (
 )
 from sami_tutorial.checks import keep_integers
 from sami_tutorial.context_sac import ContextConfig, ContextSAC
+from sami_tutorial.device import move, usable
 from sami_tutorial.encoder import PEARLEncoder
 from sami_tutorial.envs import get_task, make_vec
 from sami_tutorial.envs.mujoco_tasks import MUJOCO_TASKS
@@ -296,10 +297,16 @@ def recipe(env: str, method: str = "sac", **overrides: Any) -> TrainConfig:
 
 
 class Run:
-    """A run in progress: environments, agent, replay, counters. Iterate over :meth:`rounds`."""
+    """A run in progress: environments, agent, replay, counters. Iterate over :meth:`rounds`.
 
-    def __init__(self, config: TrainConfig):
+    Args:
+        config: the run.
+        device: where its networks compute, see :mod:`sami_tutorial.device`.
+    """
+
+    def __init__(self, config: TrainConfig, device: str = "cpu"):
         self.config = config
+        self.device = usable(device)
         self.method = method = get_method(config.method)
         task = get_task(config.env)
         self.goals, self.teacher = task.goals, task.teacher if config.teacher else None
@@ -332,13 +339,14 @@ class Run:
 
     def make_agent(self) -> SAC:
         """A fresh agent for the environment."""
-        return self.method.make_agent(
+        agent = self.method.make_agent(
             self.observation_dim,
             self.action_dim,
             self.config.sac,
             self.config.context,
             self.config.seed,
         )
+        return agent.to(self.device)
 
     def rounds(self) -> Iterator[dict[str, float]]:
         """Runs round after round until the step budget is spent; yields each round's record."""
@@ -427,16 +435,17 @@ class Run:
         self.metrics |= self.agent.update(*self.batch())
 
     def batch(self) -> tuple[Any, ...]:
-        """What the agent's update takes."""
+        """What the agent's update takes, where its networks are."""
         if not isinstance(self.agent, ContextSAC):
-            return self.transitions(self.generator), self.imitation
+            return move((self.transitions(self.generator), self.imitation), self.device)
         due = self.updates % self.config.context.contrast_every == 0
-        return (
+        batch = (
             self.sequences(self.generator),
             self.config.batch_size,
             (self.contrast(self.generator) if due else None),
             self.imitation,
         )
+        return move(batch, self.device)
 
     @property
     def imitation(self) -> float:
@@ -505,13 +514,14 @@ class Run:
                 generator,
                 fraction=settings.fraction,
             )
-            found["held_out_accuracy"] = self.agent.held_out_accuracy(fresh)
+            found["held_out_accuracy"] = self.agent.held_out_accuracy(move(fresh, self.device))
         except NotEnoughTrajectories:
             pass
         contrast = self.contrast(generator)
         if contrast is not None:
+            sequences = self.sequences(generator)
             found["gradient_ratio"] = self.agent.gradient_ratio(
-                self.sequences(generator), self.config.batch_size, contrast
+                move(sequences, self.device), self.config.batch_size, move(contrast, self.device)
             )
         return found
 
@@ -521,8 +531,9 @@ class Run:
         Raises:
             TrainingDiverged: if any entry is NaN, infinite or enormous.
         """
-        for name, value in quantities.items():
-            largest = float(value.detach().abs().max())
+        # A graphics card is asked once for all of them: every question waits for its work to end.
+        extremes = [value.detach().abs().max() for value in quantities.values()]
+        for name, largest in zip(quantities, torch.stack(extremes).tolist(), strict=True):
             if not largest < EXPLODED:  # also true for NaN
                 raise TrainingDiverged(
                     f"{name} is {largest} after {self.env_steps} environment steps "
@@ -667,6 +678,7 @@ def train(
     checkpoint_seconds: float = 60.0,
     progress: bool = True,
     on_round: Callable[[Run], None] | None = None,
+    device: str = "cpu",
 ) -> TrainResult:
     """Trains one agent; with a ``run_dir``, resumes by itself what a kill interrupted.
 
@@ -679,9 +691,11 @@ def train(
         on_round: called after every round, e.g. to draw a live curve. If it lets ``run.agent`` act,
             sampled actions, and PEARL's c even with mean actions, are drawn from the training's
             generator, and the run then goes on differently.
+        device: where the networks compute. It is no part of the config: a run may go on elsewhere,
+            with the same random numbers.
 
     Raises:
-        ValueError: if ``run_dir`` holds a run with another config.
+        ValueError: if ``run_dir`` holds a run with another config, or the device cannot be used.
         RunDirBusy: if another process trains there.
         CheckpointError: if neither the last checkpoint nor the one before it can be used, or if
             one cannot be written.
@@ -694,6 +708,7 @@ def train(
         checkpoint_seconds=checkpoint_seconds,
         progress=progress,
         on_round=on_round,
+        device=device,
     )
     return result
 
@@ -705,6 +720,7 @@ def train_together(
     checkpoint_seconds: float = 60.0,
     progress: bool = True,
     on_round: Callable[[Run], None] | None = None,
+    device: str = "cpu",
 ) -> list[TrainResult]:
     """Trains a population: several seeds of one config, updated at once.
 
@@ -715,14 +731,14 @@ def train_together(
     Args:
         configs: equal but for the seed.
         run_dirs: one for each config, or ``None``.
-        checkpoint_seconds, progress, on_round: as in :func:`train`.
+        checkpoint_seconds, progress, on_round, device: as in :func:`train`.
 
     Raises:
         ValueError: if the configs differ in more than the seed, or seeds or directories repeat.
         As :func:`train`: what stops one run stops all.
     """
     _check_population(configs, run_dirs)
-    runs = [Run(config) for config in configs]
+    runs = [Run(config, device) for config in configs]
     checkpoints = [Path(each) / CHECKPOINT for each in run_dirs or []]
     written: list[str] = []  # the configs as the run directories hold them
 
@@ -736,7 +752,7 @@ def train_together(
             held.callback(run.env.close)
         for run, checkpoint in zip(runs, checkpoints, strict=False):
             held.enter_context(exclusive(checkpoint.parent))
-            written.append(_claim(checkpoint.parent, run.config))
+            written.append(_claim(checkpoint.parent, run.config, run.device))
             if has_checkpoint(checkpoint):
                 resume(run, checkpoint, written[-1])
         if progress:
@@ -839,7 +855,7 @@ def read_config(directory: Path) -> tuple[TrainConfig, str]:
         ) from error
 
 
-def _claim(directory: Path, config: TrainConfig) -> str:
+def _claim(directory: Path, config: TrainConfig, device: torch.device) -> str:
     """Writes the config into a new run directory; refuses the directory of another run."""
     path = directory / CONFIG
     if path.exists():
@@ -850,6 +866,6 @@ def _claim(directory: Path, config: TrainConfig) -> str:
                 "choose another directory, or delete this one"
             )
         return text
-    write_whole(directory / ORIGIN, json.dumps(current_origin()).encode())
+    write_whole(directory / ORIGIN, json.dumps(current_origin(device)).encode())
     write_whole(path, config.to_json().encode())
     return config.to_json()
