@@ -144,6 +144,10 @@ def test_returns_and_contexts_belong_to_their_episode():
     # Rewards count 1, 2 | 3, 4 | 5, 6 over the first round and go on in the second.
     assert replay.returns.tolist() == [1 + 3 + 5, 2 + 4 + 6, 7 + 9, 8 + 10]
     assert replay.context.squeeze(-1).tolist() == [0, 1, 2, 3]
+    fill(replay, [1], 2)  # takes the oldest slots; nothing of what was there may stay
+    assert replay.returns.tolist() == [1, 2, 7 + 9, 8 + 10]
+    assert replay.length.tolist() == [1, 1, 2, 2]
+    assert replay.context.squeeze(-1).tolist() == [0, 1, 2, 3]
 
 
 def test_a_running_episode_can_be_sampled():
