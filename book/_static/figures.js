@@ -52,11 +52,92 @@
     return library;
   }
 
+  // Plotly places words without a look at the room there is. On a narrow page the title of an axis
+  // can be longer than the figure, a legend can grow into the menu above it, and the last label of a
+  // slider can end outside. So words are measured once they are drawn, and given room.
+  async function makeRoom(plot) {
+    const Plotly = await plotly();
+    if (Object.keys(plot.sami.before).length) await Plotly.relayout(plot, plot.sami.before);
+    plot.sami.before = {};
+    for (const missing of [brokenTitles, raisedMenus, shorterSliders]) {
+      const { changes, before } = missing(plot, plot.getBoundingClientRect());
+      Object.assign(plot.sami.before, before);
+      if (Object.keys(changes).length) await Plotly.relayout(plot, changes);
+    }
+  }
+
+  function brokenTitles(plot, outer) {
+    const changes = {};
+    const before = {};
+    for (const name of Object.keys(plot.layout).filter((each) => /^[xy]axis\d*$/.test(each))) {
+      const { _id: id, title } = plot._fullLayout[name];
+      const drawnTitle = plot.querySelector(`.infolayer .${id}title`);
+      if (!drawnTitle) continue;
+      const box = drawnTitle.getBoundingClientRect();
+      const [start, end, low, high] = id.startsWith("x")
+        ? [box.left, box.right, outer.left, outer.right]
+        : [box.top, box.bottom, outer.top, outer.bottom];
+      const middle = (start + end) / 2;
+      const room = 2 * Math.min(middle - low, high - middle);
+      if (end - start <= room || room <= 0) continue;
+      before[`${name}.title.text`] = title.text;
+      changes[`${name}.title.text`] = inLines(title.text, Math.ceil((end - start) / room));
+    }
+    return { changes, before };
+  }
+
+  function raisedMenus(plot) {
+    const changes = {};
+    const before = {};
+    const legend = plot.querySelector(".legend .bg")?.getBoundingClientRect();
+    plot.querySelectorAll(".updatemenu-header rect").forEach((menu, i) => {
+      const box = menu.getBoundingClientRect();
+      if (!legend || !overlap(legend, box)) return;
+      const pad = plot.layout.updatemenus[i].pad?.b ?? 0;
+      before[`updatemenus[${i}].pad.b`] = pad;
+      changes[`updatemenus[${i}].pad.b`] = pad + Math.ceil(box.bottom - legend.top) + 6;
+    });
+    return { changes, before };
+  }
+
+  function shorterSliders(plot, outer) {
+    const changes = {};
+    const before = {};
+    plot.querySelectorAll(".slider-group").forEach((slider, i) => {
+      const ends = [...slider.querySelectorAll(".slider-label")].map(
+        (label) => label.getBoundingClientRect().right,
+      );
+      const over = Math.max(...ends) - outer.right;
+      if (over <= 0) return;
+      const pad = plot.layout.sliders[i].pad?.r ?? 0;
+      before[`sliders[${i}].pad.r`] = pad;
+      changes[`sliders[${i}].pad.r`] = pad + Math.ceil(over) + 4;
+    });
+    return { changes, before };
+  }
+
+  function overlap(a, b) {
+    const across = Math.min(a.right, b.right) - Math.max(a.left, b.left);
+    return across > 0 && Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top) > 0;
+  }
+
+  // A text in about as many lines of about one length.
+  function inLines(text, count) {
+    const lines = [];
+    for (const word of text.split(" ")) {
+      const last = lines.at(-1);
+      const full = !last || last.length + word.length / 2 > text.length / count;
+      if (full && lines.length < count) lines.push(word);
+      else lines[lines.length - 1] = `${last} ${word}`;
+    }
+    return lines.join("<br>");
+  }
+
   async function draw(figure) {
     const plot = figure.querySelector(".sami-plot");
     const source = JSON.parse(figure.querySelector("script").textContent);
     const Plotly = await plotly();
-    plot.sami = { frames: source.frames, theme: theme() };
+    plot.sami = { frames: source.frames, theme: theme(), before: {} };
     const spec = inTheme(source, theme());
     // A finger that moves over a figure scrolls the page instead of zooming the axes.
     if (window.matchMedia("(hover: none)").matches) {
@@ -64,6 +145,7 @@
       spec.config.displayModeBar = false;
     }
     await Plotly.newPlot(plot, spec);
+    await makeRoom(plot);
     drawn.add(plot);
     figure.dataset.drawn = "";
     figure.dispatchEvent(new CustomEvent("sami-drawn", { bubbles: true }));
@@ -72,7 +154,7 @@
     new ResizeObserver(() => {
       if (plot.clientWidth === width || plot.clientWidth === 0) return;
       width = plot.clientWidth;
-      Plotly.Plots.resize(plot);
+      Plotly.Plots.resize(plot).then(() => makeRoom(plot));
     }).observe(plot);
   }
 

@@ -76,9 +76,35 @@ def faults_of_layout(driver: WebDriver, width: int) -> list[object]:
     )
 
 
+def hidden_words(driver: WebDriver) -> list[object]:
+    """Words of figures that end outside of it, or that a menu covers, each with the figure's."""
+    return driver.execute_script(
+        """
+        const seen = (each) => each.getBoundingClientRect().width > 1;
+        const boxes = (plot, selector) => [...plot.querySelectorAll(selector)].filter(seen)
+          .map((each) => [each.textContent, each.getBoundingClientRect()]);
+        return [...document.querySelectorAll(".sami-plot")].flatMap((plot) => {
+          const outer = plot.getBoundingClientRect();
+          const menus = boxes(plot, ".updatemenu-header rect");
+          const isCut = ([, box]) =>
+            Math.max(outer.left - box.left, box.right - outer.right) > 2 ||
+            Math.max(outer.top - box.top, box.bottom - outer.bottom) > 2;
+          const isCovered = ([, box]) => menus.some(([, menu]) =>
+            Math.min(box.right, menu.right) - Math.max(box.left, menu.left) > 2 &&
+            Math.min(box.bottom, menu.bottom) - Math.max(box.top, menu.top) > 2);
+          return [
+            ...boxes(plot, "svg text").filter(isCut),
+            ...boxes(plot, ".legend .traces text, .annotation text").filter(isCovered),
+          ].map(([words]) => [plot.parentElement.getAttribute("aria-label").slice(0, 60), words]);
+        });
+        """
+    )
+
+
 def test_page_is_quiet_and_fits(loaded: Loaded) -> None:
     assert not loaded.listen()
     assert not faults_of_layout(loaded.driver, loaded.width)
+    assert not hidden_words(loaded.driver)
 
 
 @pytest.mark.seen(containing='class="math')

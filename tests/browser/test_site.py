@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import gzip
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -12,6 +14,9 @@ from conftest import ROOT
 
 yaml = pytest.importorskip("yaml")
 pytestmark = pytest.mark.browser
+
+LIMIT = 1_500_000
+"""Bytes of a page's own: its text, packed as servers send it, and its pictures and films."""
 
 # Attributes that make a browser fetch something as soon as it reads the page.
 FETCHED = {"script": "src", "img": "src", "source": "srcset", "video": "src", "iframe": "src"}
@@ -63,6 +68,27 @@ def test_nothing_comes_from_another_site(site: Path) -> None:
         ]
         foreign += [(path.name, link) for link in links if urlsplit(link).netloc]
     assert not foreign
+
+
+def test_a_page_is_light(site: Path, page: str) -> None:
+    """Scripts, styles and fonts are those of all pages, and fetched once."""
+    path = site / page
+    links = {named["src"] for named in read(path).all("img") if "src" in named}
+    pictures = {(path.parent / unquote(urlsplit(link).path)).resolve() for link in links}
+    weight = len(gzip.compress(path.read_bytes())) + sum(each.stat().st_size for each in pictures)
+    assert weight < LIMIT
+
+
+def test_formulas_are_set(site: Path, page: str) -> None:
+    """Those that a cell displays, too: none is left as it was typed."""
+    text = (site / page).read_text(encoding="utf-8")
+    for taken in (
+        r"<(script|style|pre|code)\b.*?</\1>",
+        r'<(span|div) class="math\b.*?</\1>',
+        r"<[^>]*>",
+    ):
+        text = re.sub(taken, "", text, flags=re.DOTALL)
+    assert not re.findall(r"\$[^$\n]+\$", text)
 
 
 def test_pictures_and_figures_have_words(site: Path, page: str) -> None:
