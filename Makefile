@@ -70,7 +70,7 @@ serve: book  ## build the book and serve it on this machine
 	@$(BIN)/python -m http.server --bind 127.0.0.1 --directory _build/html $(PORT)
 
 lab: $(READY)  ## open the notebooks in JupyterLab
-	$(BIN)/jupyter lab book
+	PYTHONSTARTUP="$(CURDIR)/scripts/kernel_startup.py" $(BIN)/jupyter lab book
 
 lint: $(READY)  ## check style (notebooks too) and types
 	$(BIN)/ruff check .
