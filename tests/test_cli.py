@@ -1,6 +1,7 @@
 """The command line: a run from start to table, and errors in one line."""
 
 import sys
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -165,7 +166,10 @@ def test_a_missing_simulator_is_named(tmp_path, capsys, monkeypatch):
         monkeypatch.delitem(sys.modules, f"sami_tutorial.envs.{name}", raising=False)
     arguments = ["train", "--env", "sami/Panda-v0", "--run-dir", str(tmp_path / "run")]
     assert main(arguments) == 2
-    assert capsys.readouterr().err.endswith("not installed; run `make panda`\n")
+    error = capsys.readouterr().err
+    assert "not installed; run `make panda` (without a clone" in error
+    readme = Path(__file__).parents[1].joinpath("README.md").read_text(encoding="utf-8")
+    assert "'On Colab'" in error and "\n### On Colab\n" in readme
 
 
 def test_a_run_in_use_is_named(tmp_path, capsys, monkeypatch):

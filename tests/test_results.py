@@ -105,8 +105,10 @@ def test_a_changed_missing_or_unknown_file_is_refused(tmp_path):
     path.unlink()
     with pytest.raises(ResultsError, match="make x"):
         load_bytes("curves/x.parquet", tmp_path)
-    with pytest.raises(ResultsError, match="not in manifest"):
+    with pytest.raises(ResultsError, match=r"not in manifest.*1 files; did you mean 'curves/x"):
         load_bytes("curves/y.parquet", tmp_path)
+    with pytest.raises(ResultsError, match=r"not in manifest.*no name in it is alike"):
+        provenance("zzz", tmp_path)
 
 
 def test_every_file_of_the_book_matches_its_hash():

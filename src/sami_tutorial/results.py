@@ -15,6 +15,7 @@ import os
 import platform
 import subprocess
 from datetime import UTC, datetime
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -140,7 +141,7 @@ def load_bytes(name: str, directory: Path | None = None) -> bytes:
     directory = directory or data_dir()
     files = read_manifest(directory)["files"]
     if name not in files:
-        raise ResultsError(f"{name!r} is not in {MANIFEST}; it lists {sorted(files)}")
+        raise _unknown(name, files)
     path = directory / name
     if not path.is_file() and download.holds(path):
         download.fetch(path, sha256=files[name]["sha256"])
@@ -164,8 +165,15 @@ def provenance(name: str, directory: Path | None = None) -> dict[str, Any]:
     """The manifest's entry for a stored file."""
     files = read_manifest(directory or data_dir())["files"]
     if name not in files:
-        raise ResultsError(f"{name!r} is not in {MANIFEST}; it lists {sorted(files)}")
+        raise _unknown(name, files)
     return files[name]
+
+
+def _unknown(name: str, files: dict[str, Any]) -> ResultsError:
+    """The manifest lists hundreds of files: those whose names are most alike help."""
+    near = get_close_matches(name, files, n=5)
+    hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "no name in it is alike"
+    return ResultsError(f"{name!r} is not in {MANIFEST}, which lists {len(files)} files; {hint}")
 
 
 def read_manifest(directory: Path) -> dict[str, Any]:

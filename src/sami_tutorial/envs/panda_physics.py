@@ -44,7 +44,8 @@ try:
         import pybullet as bullet
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
-        "sami/Panda-v0 needs the simulator PyBullet, which is not installed; run `make panda`",
+        "sami/Panda-v0 needs the simulator PyBullet, which is not installed; run `make panda` "
+        "(without a clone, the command under 'On Colab' in the book's README)",
         name="pybullet",
     ) from error
 
