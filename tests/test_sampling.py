@@ -63,6 +63,13 @@ def test_split_against_sorting_by_hand(returns, fraction):
     assert not set(positives.tolist()) & set(negatives.tolist())
 
 
+def test_ties_go_by_index_however_many_there_are():
+    """From 17 numbers on a sort that is not stable mixes equal ones."""
+    positives, negatives = split_by_return(torch.zeros(1000))
+    assert positives.tolist() == list(range(500))
+    assert negatives.tolist() == list(range(999, 499, -1))
+
+
 @pytest.mark.parametrize(
     ("returns", "fraction", "named"),
     [
