@@ -431,6 +431,7 @@ def test_the_ratio_of_the_gradients_by_hand():
 
 def test_diagnostics_are_logged_and_change_nothing(monkeypatch):
     settings = config_of("satesac", replace(SMALL, contrast_rate=1e-3))
+    monkeypatch.setattr("sami_tutorial.train.DIAGNOSE_EVERY", 1)
     asked = train(settings, progress=False)
     assert asked.curve["gradient_ratio"].iloc[-1] > 0
     assert 0 <= asked.curve["held_out_accuracy"].dropna().iloc[-1] <= 1
@@ -454,3 +455,15 @@ def test_diagnostics_are_logged_and_change_nothing(monkeypatch):
 def test_bad_settings_are_named(setting, value, message):
     with pytest.raises(ValueError, match=message):
         replace(SMALL, **{setting: value})
+
+
+def test_short_rounds_share_a_diagnosis(monkeypatch):
+    settings = config_of("satesac", replace(SMALL, contrast_rate=1e-3))
+    monkeypatch.setattr(Run, "diagnostics", lambda self: {"asked": torch.tensor(1.0)})
+    steps = train(settings, progress=False).curve["env_steps"]
+    every = int(2.5 * steps[0])  # the second round does not pass it, the third does
+    monkeypatch.setattr("sami_tutorial.train.DIAGNOSE_EVERY", every)
+    curve = train(settings, progress=False).curve
+    passed = steps // every > steps.shift(fill_value=0) // every
+    assert (curve["asked"].notna() == passed).all()
+    assert 2 <= passed.sum() < len(steps)

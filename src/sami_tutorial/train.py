@@ -58,6 +58,8 @@ from sami_tutorial.sampling import (
 
 CHECKPOINT = "checkpoint.safetensors"
 EXPLODED = 1e8  # no logged quantity comes near it in a healthy run
+DIAGNOSE_EVERY = 10_000
+"""Environment steps from one diagnosis of the contrast to the next; short rounds share one."""
 CONFIG = "config.json"
 ORIGIN = "origin.json"
 
@@ -369,6 +371,7 @@ class Run:
         self.agent.begin(observation)
         episode_return = np.zeros(config.num_envs)
         self.metrics = {}
+        diagnosed = self.env_steps // DIAGNOSE_EVERY
 
         for t in itertools.count():
             if teacher is not None:
@@ -393,7 +396,8 @@ class Run:
             episode_return += reward
             self.env_steps += config.num_envs
             if last:  # before an update can have seen the finished episodes
-                diagnostics = self.diagnostics()
+                passed = self.env_steps // DIAGNOSE_EVERY > diagnosed
+                diagnostics = self.diagnostics() if passed else {}
 
             warm = self.env_steps >= config.warmup_steps
             if warm and self.env_steps // config.num_envs % config.update_every == 0:
