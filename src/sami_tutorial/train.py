@@ -535,6 +535,8 @@ class Run:
         Raises:
             TrainingDiverged: if any entry is NaN, infinite or enormous.
         """
+        if not quantities:
+            return
         # A graphics card is asked once for all of them: every question waits for its work to end.
         extremes = [value.detach().abs().max() for value in quantities.values()]
         for name, largest in zip(quantities, torch.stack(extremes).tolist(), strict=True):
