@@ -1,5 +1,6 @@
 """Chapter 10 stacks networks and LSTMs, and cuts windows, in plain code; the library agrees."""
 
+import numpy as np
 import pytest
 import torch
 from notebook_cells import tagged_cells
@@ -8,6 +9,7 @@ from torch import nn
 from sami_tutorial.encoder import ContextEncoder, Start, history
 from sami_tutorial.nets import LSTM, MLP
 from sami_tutorial.population import stack_agents
+from sami_tutorial.results import load_table, provenance
 from sami_tutorial.sac import SAC, SACConfig
 
 
@@ -128,3 +130,31 @@ def test_windows_from_stored_memories_are_the_librarys_and_those_from_zero_are_n
     start = Start(a[:, 3], r[:, 3], (stored[0][:, 1], stored[1][:, 1]))
     library = encoder(s[:, 4:8], a[:, 4:7], r[:, 4:7], start)
     torch.testing.assert_close(ours[:, 4:8], library)
+
+
+def test_the_defaults_learn_more_per_step_and_less_per_update():
+    entry = provenance("curves/halfcheetah_race.parquet")
+    race = load_table("curves/halfcheetah_race.parquet")
+    there = race[race["episode_return"] >= entry["config"]["goal"]]
+    arrivals = there.groupby(["method", "seed"]).first()
+    assert len(arrivals) == len(race.groupby(["method", "seed"]))  # everybody arrived
+    peer = arrivals.loc["sb3_default"].iloc[0]
+    assert len(arrivals.loc["sb3_default"]) == 1  # "one run of the defaults"
+    ours = arrivals.drop(index="sb3_default")
+    assert (ours["env_steps"] > peer["env_steps"]).all()
+    assert (ours["updates"] < peer["updates"]).all()
+    assert (ours["cpu_seconds"] < peer["cpu_seconds"]).all()
+
+
+def test_ant_was_still_rising_and_its_mean_action_earns_less():
+    curve = load_table("curves/ant.parquet")["episode_return"].to_numpy()
+    thirds = [part.mean() for part in np.array_split(curve, 3)]
+    assert thirds[0] < thirds[1] < thirds[2]
+    assert load_table("results/ant.parquet")["episode_return"].mean() < 4 * curve[0] < 0
+
+
+def test_slimhumanoid_rose_and_then_swung():
+    curve = load_table("curves/slimhumanoid.parquet")["episode_return"].to_numpy()
+    half = len(curve) // 2
+    assert curve[half:].min() > curve[:half].mean()
+    assert (round(curve[half:].min()), round(curve[half:].max())) == (376, 1010)
