@@ -196,7 +196,7 @@ def test_a_wrong_entry_is_named_in_one_line(text, hint, tmp_path):
 
 @pytest.mark.parametrize("path", sorted((ROOT / "sweeps").glob("*.toml")), ids=lambda p: p.name)
 def test_the_sweeps_of_the_project_are_in_order(path, tmp_path):
-    if path.stem == "panda":
+    if "sami/Panda-v0" in path.read_text():
         pytest.importorskip("pybullet", reason="needs PyBullet (`make panda`)")
     assert read_sweep(path, tmp_path)
 
