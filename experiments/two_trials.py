@@ -1,12 +1,13 @@
 """The two-trial test for every objective, over K and distractors, ten seeds each.
 
-    python experiments/two_trials.py --again                # about half an hour on one core
+    python experiments/two_trials.py                        # an hour or two of one core
     python experiments/two_trials.py --seeds 0 --runs-only  # one seed, store nothing
 
 A seed draws everything anew: the distractors, the starts of all trials, the encoder, the batches.
 Settings are chosen on the training tasks with other seeds (runs "selection"): "validation" is new
 trials with new distractors in the training pairs of mass and friction. Finished runs are kept in
-runs/two_trials and skipped on the next call, and so are those that data/ holds with equal settings.
+runs/two_trials and skipped on the next call; with --keep-stored, so are those that data/ holds with
+equal settings.
 """
 
 from __future__ import annotations
@@ -240,7 +241,7 @@ def main() -> None:
     parser.add_argument("--run-dir", type=Path, default=Path("runs/two_trials"))
     parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
     parser.add_argument("--runs-only", action="store_true", help="store nothing in data/")
-    parser.add_argument("--again", action="store_true", help="also make what data/ holds")
+    parser.add_argument("--keep-stored", action="store_true", help="skip what data/ holds")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     arguments.run_dir.mkdir(parents=True, exist_ok=True)
@@ -257,10 +258,10 @@ def main() -> None:
         return json.dumps(before["runs"].get(name))
 
     def kept(name: str, seed: int, config: EncoderConfig, special: dict) -> pd.DataFrame:
-        """The run's rows, from data/ or its file if they were made with the same settings."""
+        """The run's rows, those that are kept if they were made with the same settings."""
         settings = json.dumps([asdict(config), special])
         found = stored[(stored["run"] == name) & (stored["seed"] == seed)]
-        if len(found) and stored_settings(name) == settings and not arguments.again:
+        if arguments.keep_stored and len(found) and stored_settings(name) == settings:
             return found
         path = arguments.run_dir / f"{name}, seed {seed}.parquet".replace("/", "_")
         if path.exists():

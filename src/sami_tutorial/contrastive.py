@@ -45,8 +45,8 @@ def info_nce(
         The loss in nats, shape (). Chance level, where all similarities are equal, is log(N + 1).
 
     Raises:
-        ValueError: for empty or non-finite tensors, shapes that do not fit, or a temperature that
-            is not a positive number.
+        ValueError: for tensors that are empty or, on the processor, not finite, for shapes that do
+            not fit, or a temperature that is not a positive number.
     """
     _check_keys(query, positive, negatives, temperature)
     if positive.shape != query.shape:
